@@ -1,0 +1,30 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint format lock clean
+
+help: ## What can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Virtual environment, locked dependencies, JARs; nothing where all is current
+	@scripts/setup
+
+demo: setup ## A day of events, joined, settled and reconciled, under ./demo
+	@.venv/bin/rejoin demo $(ARGS)
+
+test: setup ## The test suite (ARGS="-k name" for a part)
+	@.venv/bin/python -m pytest $(ARGS)
+
+slow: setup ## The longer proofs: whole processes, kills, more examples
+	@.venv/bin/python -m pytest -m slow $(ARGS)
+
+lint: setup ## ruff and mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+format: setup ## Let ruff format and mend
+	@.venv/bin/ruff check --fix-only . && .venv/bin/ruff format .
+
+lock: ## Resolve the dependencies of pyproject.toml again, with hashes, for all Pythons (needs uv)
+	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --upgrade --quiet \
+	  --extra dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
+
+clean: ## Remove what the demo and the tests leave behind
+	@rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

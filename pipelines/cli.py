@@ -1,0 +1,433 @@
+"""The command line (DESIGN section 7): options -> configuration -> job -> exit code.
+
+Exit codes: 0 done or agrees; 1 reconcile found differences that remain; 2 usage, configuration or runtime error, told in one
+line on stderr (the stack trace only with `--debug`). Spark and pandas are imported by the commands that need them, so that
+help answers at once.
+"""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pipelines import __version__
+from pipelines.errors import ConfigError, RejoinError
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.lake import Lake
+
+app = typer.Typer(
+    name="rejoin",
+    help="Join two event streams into Delta tables, lose nothing, and prove it every night.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RUN, PROVE, LOOK, KEEP = "Run the pipeline", "Prove the result", "Look at it", "Keep it well"
+
+Conf = Annotated[
+    Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set join.hot_window=30m. May be repeated."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show stack traces and Spark's own warnings.")]
+Once = Annotated[bool, typer.Option("--once", help="Drain what is there, then stop.")]
+
+
+class Format(str, Enum):
+    text = "text"
+    json = "json"
+
+
+# Running -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RUN)
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where landing files, lake and report go.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed, another day.")] = 7,
+    impressions: Annotated[int, typer.Option(min=0)] = 60_000,
+    playbacks: Annotated[int, typer.Option(min=0)] = 12_000,
+    waves: Annotated[int, typer.Option(min=1, help="In how many arrivals the day comes.")] = 6,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Generate a day of events, run every stage over it, reconcile, and say what happened."""
+    from pipelines.jobs.demo import run_demo
+
+    config = _configuration(conf, [*_demo_paths(directory, conf), *(sets or [])])
+    code = run_demo(_lake(config, debug), config, directory, seed, impressions, playbacks, waves)
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=RUN)
+def generate(
+    day: Annotated[
+        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The day (UTC); two days ago if not given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for one folder a stream; the configured landing paths if not given.")
+    ] = None,
+    impressions: Annotated[int, typer.Option(min=0, help="Exposure events.")] = 60_000,
+    playbacks: Annotated[int, typer.Option(min=0, help="Outcome events.")] = 12_000,
+    waves: Annotated[int, typer.Option(min=1, help="Files a stream, in order of arrival.")] = 24,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    profiles: Annotated[int, typer.Option(min=1, help="Values of the first key.")] = 2_000,
+    titles: Annotated[int, typer.Option(min=1, help="Values of the second key.")] = 500,
+    zipf: Annotated[float, typer.Option(min=0, help="Skew of both; 0 is none.")] = 1.1,
+    median_delay: Annotated[str, typer.Option(help="Median time from impression to playback.")] = "3m",
+    search_share: Annotated[float, typer.Option(min=0, max=1, help="Playbacks without any impression.")] = 0.1,
+    late_share: Annotated[float, typer.Option(min=0, max=1, help="Events that arrive minutes to hours late.")] = 0.01,
+    duplicate_share: Annotated[float, typer.Option(min=0, max=1)] = 0.005,
+    malformed_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
+    future_share: Annotated[float, typer.Option(min=0, max=1, help="Events of clocks ten years ahead.")] = 0.0005,
+    gzip: Annotated[bool, typer.Option("--gzip", help="Compress the files.")] = False,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Write a believable day of events to files, in waves of arrival; deterministic."""
+    from datetime import timedelta
+
+    from pipelines.durations import parse_duration
+    from pipelines.generate.model import DayModel
+    from pipelines.jobs.generate import run_generate
+
+    config = _configuration(conf, sets)
+    try:
+        median = parse_duration(median_delay)
+    except ValueError as error:
+        raise ConfigError(f"--median-delay: {error}") from None
+    if median <= timedelta(0):
+        raise ConfigError("--median-delay: must be longer than 0")
+    model = DayModel(
+        # Two days ago, so that what is played after midnight is not in the future whatever the hour is now.
+        day=(day or datetime.now(timezone.utc) - timedelta(days=2)).date(),
+        seed=seed,
+        impressions=impressions,
+        playbacks=playbacks,
+        profiles=profiles,
+        titles=titles,
+        zipf=zipf,
+        median_delay=median,
+        search_share=search_share,
+        late_share=late_share,
+        duplicate_share=duplicate_share,
+        malformed_share=malformed_share,
+        future_share=future_share,
+    )
+    for name, (lines, directory) in run_generate(config, model, waves, out, compress=gzip).items():
+        typer.echo(f"{name}: {lines:,} lines in {directory}")
+
+
+@app.command(rich_help_panel=RUN)
+def ingest(once: Once = False, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """Land events in bronze, or in quarantine with a reason; stamp lateness at the door."""
+    from pipelines.jobs.ingest import ingest as job
+
+    config = _configuration(conf, sets)
+    job(_lake(config, debug), config, once=once)
+
+
+@app.command(rich_help_panel=RUN)
+def join(once: Once = False, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """Join on-time rows within the hot window, in micro-batches."""
+    from pipelines.jobs.join import join as job
+
+    config = _configuration(conf, sets)
+    job(_lake(config, debug), config, once=once)
+
+
+@app.command(rich_help_panel=RUN)
+def settle(
+    once: Once = False,
+    everything: Annotated[bool, typer.Option("--all", help="Settle every landed outcome once, pending ones too.")] = False,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Settle from the lake what the join could not know: late, unmatched and missing outcomes."""
+    from pipelines.jobs.settle import settle as job
+    from pipelines.jobs.settle import settle_forever
+
+    config = _configuration(conf, sets)
+    lake = _lake(config, debug)
+    if not (once or everything):
+        settle_forever(lake, config)
+    result = job(lake, config, everything=everything)
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(result.causes.items())) or "nothing to settle"
+    typer.echo(f"settled: {causes}; {result.written.inserted:,} rows added, {result.written.updated:,} changed")
+
+
+@app.command(rich_help_panel=RUN)
+def run(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """Ingest, join and settle together in one application, until stopped."""
+    from pipelines.jobs.run import run_all
+
+    config = _configuration(conf, sets)
+    run_all(_lake(config, debug), config)
+
+
+# Proving -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=PROVE)
+def reconcile(
+    date: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="One event date (UTC).")] = None,
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First event date.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last event date, inclusive.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Make the table what batch says, then verify again.")] = False,
+    output: Annotated[
+        Format, typer.Option("--format", help="What is printed; the files are always all written.")
+    ] = Format.text,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Compare the table with an independent batch computation, row by row. All dates, if none is given.
+
+    Exits 0 where they agree, 1 where differences remain.
+    """
+    from pipelines.jobs.reconcile import run_reconcile
+    from pipelines.reconcile.report import to_json, to_text
+    from pipelines.reconcile.run import Range
+
+    if date and (first or last):
+        raise ConfigError("--date: cannot go with --from or --to; give one date, or a range")
+    if first and last and first > last:
+        raise ConfigError("--from: lies after --to")
+    span = Range(first=_day(date or first), last=_day(date or last))
+    config = _configuration(conf, sets)
+    result, page = run_reconcile(_lake(config, debug), config, span, fix=repair)
+    if output is Format.json:
+        typer.echo(to_json(result))
+    else:
+        typer.echo(f"{to_text(result)}\n\n  report     {page}")
+    raise typer.Exit(0 if result.agrees else 1)
+
+
+# Looking -----------------------------------------------------------------------------------------------------------------
+
+Table = Annotated[str, typer.Argument(help="impressions, playbacks, quarantine, attributed_playbacks, ledger, ...")]
+Where = Annotated[str | None, typer.Option(help="A SQL condition, e.g. \"event_date = '2026-01-31'\".")]
+
+
+@app.command(rich_help_panel=LOOK)
+def show(
+    table: Table,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    where: Where = None,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Look at a table."""
+    from pipelines.jobs.tables import show as job
+
+    config = _configuration(conf, sets)
+    job(_lake(config, debug), table, where, limit)
+
+
+@app.command(rich_help_panel=LOOK)
+def export(
+    table: Table,
+    out: Annotated[Path, typer.Option("--out", help="A .parquet, .csv or .jsonl file.")],
+    where: Where = None,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Write a table to one file; times as ISO-8601 UTC with milliseconds."""
+    from pipelines.jobs.tables import check_export_name
+    from pipelines.jobs.tables import export as job
+
+    check_export_name(out)
+    config = _configuration(conf, sets)
+    rows = job(_lake(config, debug), table, where, out)
+    typer.echo(f"{out}: {rows:,} rows of {table}")
+
+
+@app.command(rich_help_panel=LOOK)
+def status(
+    output: Annotated[Format, typer.Option("--format")] = Format.text,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Health at a glance: how far each query is, what is wrong, what to do."""
+    from pipelines.observe.status import read_status
+
+    config = _configuration(conf, sets)
+    report = read_status(_lake(config, debug), config)
+    typer.echo(report.to_json() if output is Format.json else report.to_text())
+
+
+@app.command(rich_help_panel=LOOK)
+def explain(outcome_id: str, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """Why the row of an outcome is what it is: its events, the exposures that match, what each lane knew."""
+    from pipelines.observe.explain import explain as job
+
+    config = _configuration(conf, sets)
+    typer.echo(job(_lake(config, debug), config, outcome_id))
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """Check environment, configuration and checkpoints; each finding comes with its fix. Exits 2 if something is broken."""
+    from pipelines.observe.doctor import examine
+
+    findings = examine(lambda: _configuration(conf, sets), lambda config: _lake(config, debug))
+    for finding in findings:
+        typer.echo(str(finding))
+    raise typer.Exit(2 if any(not finding.ok for finding in findings) else 0)
+
+
+# Keeping -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=KEEP)
+def rebuild(
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Replay landed data from this event time (ISO-8601, UTC).")
+    ] = None,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Drop the join's checkpoint and rebuild its state from landed data. The result stays the same."""
+    from pipelines.jobs.rebuild import rebuild as job
+
+    start = _time(since) if since else None
+    config = _configuration(conf, sets)
+    job(_lake(config, debug), config, start)
+
+
+@app.command(rich_help_panel=KEEP)
+def maintain(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+    """OPTIMIZE closed partitions, VACUUM what no version needs."""
+    from pipelines.jobs.maintain import maintain as job
+
+    config = _configuration(conf, sets)
+    for line in job(_lake(config, debug), config):
+        typer.echo(line)
+
+
+# Wiring ------------------------------------------------------------------------------------------------------------------
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=lambda v: _print_version(v), is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rejoin {__version__}")
+        raise typer.Exit
+
+
+def default_configuration() -> Path:
+    """conf/playback.yml here, else beside the package (a checkout), else as installed."""
+    here = Path("conf/playback.yml")
+    places = (here, Path(__file__).resolve().parent.parent / here, Path(sys.prefix) / "share/rejoin" / here)
+    return next((place for place in places if place.is_file()), here)
+
+
+def _configuration(conf: Path | None, sets: list[str] | None) -> "Config":
+    from pipelines.config import load_config
+
+    return load_config(conf or default_configuration(), sets or [])
+
+
+def _lake(config: "Config", debug: bool) -> "Lake":
+    from pipelines.lake import Lake
+    from pipelines.logs import configure_logs
+    from pipelines.session import spark_session
+
+    configure_logs()
+    return Lake(spark_session(config.spark, debug=debug), config)
+
+
+def _demo_paths(directory: Path, conf: Path | None) -> list[str]:
+    """The demo keeps everything under one directory, whatever the configuration's own paths."""
+    streams = _configuration(conf, None).streams
+    sources = [f"streams.{name}.source.path={directory}/landing/{name}" for name in streams]
+    return [f"lake={directory}/lake", *sources]
+
+
+def _day(value: datetime | None) -> Any:
+    return value.date() if value else None
+
+
+def _time(text: str) -> int:
+    from pipelines.durations import micros
+
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise ConfigError(f"--from: {text!r} is not an ISO-8601 time, e.g. 2026-01-31T06:00:00Z") from None
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return micros(when - datetime(1970, 1, 1, tzinfo=timezone.utc))
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Entry point of `rejoin`, `python -m pipelines` and spark-submit."""
+    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
+
+
+def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except typer.Exit as done:
+        return done.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 0 if _is_long_running() else 130
+    except typer.TyperException as error:
+        words = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
+        return _fail(f"{error.format_message()} (see rejoin {words + ' ' if words else ''}--help)", debug)
+    except RejoinError as error:
+        return _fail(str(error), debug)
+    except Exception as error:
+        from pipelines.jobs.driving import first_line
+
+        return _fail(f"{first_line(error)} (a bug, or an environment we do not know: see --debug)", debug)
+
+
+def _is_long_running() -> bool:
+    """Stopping one of these is how it ends, not a failure."""
+    words = set(sys.argv[1:])
+    return bool(words & {"ingest", "join", "settle", "run"}) and not words & {"--once", "--all"}
+
+
+def _fail(message: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"rejoin: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

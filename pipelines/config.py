@@ -1,0 +1,380 @@
+"""The configuration: YAML, validated on load into typed, frozen models (DESIGN section 6).
+
+Every mistake is a `ConfigError` on one line: the file (or `--set`), the key path, what is wrong, what is allowed.
+Paths are relative to the directory that the command runs in. Defaults live here and nowhere else.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from pipelines.ddl import Column, parse_ddl
+from pipelines.durations import format_duration, parse_duration
+from pipelines.errors import ConfigError
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Role = Literal["exposure", "outcome"]
+
+# The columns that the lake adds to an event's own (DESIGN section 5), and those of an attributed row.
+PARTITION_COLUMNS = ("event_date", "event_hour")
+BRONZE_COLUMNS = (
+    "late",
+    "door_watermark",
+    "ingest_time",
+    "ingest_batch",
+    "source",
+    "source_partition",
+    "source_offset",
+    "rescued",
+)
+ATTRIBUTION_COLUMNS = ("exposure_id", "exposure_time", "attributed_by", "updated_at")
+INTERNAL_TABLES = ("quarantine", "ledger", "reconciliations", "reconciliation_diffs", "heartbeats")
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(Model):
+    """Where the events of one stream come from."""
+
+    format: Literal["files"] = "files"
+    path: str
+
+
+class StreamConfig(Model):
+    """One stream of events: what it is called, what identifies an event, when it happened."""
+
+    role: Role
+    id: str
+    event_time: str
+    ddl: str = Field(alias="schema")
+    source: SourceConfig
+    partition_by: Literal["date", "hour"] = "date"
+
+    @field_validator("ddl")
+    @classmethod
+    def _schema_parses(cls, ddl: str) -> str:
+        parse_ddl(ddl)
+        return ddl
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return parse_ddl(self.ddl)
+
+    def column(self, name: str) -> Column | None:
+        return next((c for c in self.columns if c.name == name), None)
+
+
+class JoinConfig(Model):
+    """What matches, and for how long (DESIGN section 2 and 3)."""
+
+    keys: tuple[str, ...] = Field(min_length=1)
+    attribution_window: Duration = timedelta(hours=6)
+    hot_window: Duration = timedelta(minutes=30)
+    watermark_delay: Duration = timedelta(minutes=10)
+    idle_timeout: Duration = timedelta(minutes=5)
+    max_future_skew: Duration = timedelta(minutes=5)
+    carry: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _windows_agree(self) -> "JoinConfig":
+        if self.attribution_window <= timedelta(0):
+            raise ValueError("attribution_window: must be longer than 0")
+        if self.hot_window > self.attribution_window:
+            raise ValueError(
+                f"hot_window: {format_duration(self.hot_window)} is longer than attribution_window "
+                f"({format_duration(self.attribution_window)}); allowed: 0 to attribution_window"
+            )
+        if self.idle_timeout <= timedelta(0):
+            raise ValueError("idle_timeout: must be longer than 0")
+        for name in ("keys", "carry"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name}: names a column twice")
+        return self
+
+
+class IngestConfig(Model):
+    """Limits at the door."""
+
+    max_event_bytes: int = Field(default=1024 * 1024, gt=0)
+
+
+class TriggerConfig(Model):
+    """When micro-batches start, and how much one may read."""
+
+    every: Duration = timedelta(seconds=10)
+    max_files: int = Field(default=1000, gt=0)
+
+
+class StateStoreConfig(Model):
+    """Where the join keeps its hot window: `rocksdb` (off heap, on disk) or `memory` (faster, on the heap)."""
+
+    provider: Literal["rocksdb", "memory"] = "rocksdb"
+
+
+class SettleConfig(Model):
+    every: Duration = timedelta(minutes=1)
+
+
+class TableConfig(Model):
+    """How long the tables keep what; VACUUM never goes below Delta's own safe week unless told to."""
+
+    vacuum_retention: Duration = timedelta(days=7)
+    log_retention: Duration = timedelta(days=30)
+
+
+class Threshold(Model):
+    """Above `warn` the report says so; above `fail` the run does not agree. None never does."""
+
+    warn: float | None = Field(default=None, ge=0)
+    fail: float | None = Field(default=None, ge=0)
+
+
+class ExpectationsConfig(Model):
+    """Bounds that the nightly Great Expectations checkpoint holds the summary to."""
+
+    quarantine_rate: Threshold = Threshold(warn=0.05)
+    min_outcomes: int = Field(default=1, ge=0)
+
+
+class TolerancesConfig(Model):
+    """How many differences of each kind still count as agreement."""
+
+    max_differences: int = Field(default=0, ge=0)
+
+
+class ReconcileConfig(Model):
+    tolerances: TolerancesConfig = TolerancesConfig()
+    expectations: ExpectationsConfig = ExpectationsConfig()
+    sample: int = Field(default=1000, ge=0, description="differing outcomes kept in reconciliation_diffs, per run")
+    reports: str | None = None
+
+
+class SparkConfig(Model):
+    """The local session; ignored where spark-submit or Databricks has decided already."""
+
+    master: str = "local[*]"
+    driver_memory: str = "4g"
+    shuffle_partitions: int | None = Field(default=None, gt=0)
+    ui: bool = False
+    conf: dict[str, str] = {}
+
+
+class Config(Model):
+    lake: str
+    checkpoints: str | None = None
+    streams: dict[str, StreamConfig]
+    join: JoinConfig
+    ingest: IngestConfig = IngestConfig()
+    trigger: TriggerConfig = TriggerConfig()
+    state_store: StateStoreConfig = StateStoreConfig()
+    settle: SettleConfig = SettleConfig()
+    tables: TableConfig = TableConfig()
+    reconcile: ReconcileConfig = ReconcileConfig()
+    spark: SparkConfig = SparkConfig()
+
+    @model_validator(mode="after")
+    def _streams_and_join_agree(self) -> "Config":
+        _check_roles(self.streams)
+        for name, stream in self.streams.items():
+            _check_stream(name, stream)
+        _check_join(self)
+        _check_lake(self)
+        return self
+
+    def stream_name(self, role: Role) -> str:
+        return next(name for name, stream in self.streams.items() if stream.role == role)
+
+    @property
+    def exposure(self) -> StreamConfig:
+        return self.streams[self.stream_name("exposure")]
+
+    @property
+    def outcome(self) -> StreamConfig:
+        return self.streams[self.stream_name("outcome")]
+
+    @property
+    def lake_is_catalog(self) -> bool:
+        """Whether `lake` reads `catalog.schema` rather than a directory."""
+        return re.fullmatch(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", self.lake) is not None
+
+
+def _check_roles(streams: dict[str, StreamConfig]) -> None:
+    roles = sorted(stream.role for stream in streams.values())
+    if roles != ["exposure", "outcome"]:
+        raise ValueError(f"streams: exactly one exposure and one outcome stream are needed, not {roles}")
+    attributed = f"attributed_{next(n for n, s in streams.items() if s.role == 'outcome')}"
+    for name in streams:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ValueError(f"streams.{name}: a stream's name becomes a table's: letters, digits and _ only")
+        if name.lower() in (*INTERNAL_TABLES, attributed.lower()):
+            raise ValueError(f"streams.{name}: the lake has a table of that name already; choose another")
+    if len({name.lower() for name in streams}) != len(streams):
+        raise ValueError("streams: the two names differ in case only; choose others")
+
+
+def _check_stream(name: str, stream: StreamConfig) -> None:
+    where, names = f"streams.{name}", ", ".join(c.name for c in stream.columns)
+    for key in ("id", "event_time"):
+        if stream.column(getattr(stream, key)) is None:
+            raise ValueError(f"{where}.{key}: column {getattr(stream, key)} is not in the schema ({names})")
+    time = stream.column(stream.event_time)
+    if time and not time.is_timestamp:
+        raise ValueError(f"{where}.schema: column {time.name} is the event time, so it must be TIMESTAMP, not {time.type}")
+    identity = stream.column(stream.id)
+    if identity and not identity.is_orderable:
+        raise ValueError(f"{where}.schema: column {identity.name} is the id, but {identity.type} values have no order")
+    reserved = {*BRONZE_COLUMNS, *PARTITION_COLUMNS}
+    if stream.role == "outcome":
+        reserved |= set(ATTRIBUTION_COLUMNS)
+    for column in stream.columns:
+        if column.name.lower() in reserved:
+            raise ValueError(f"{where}.schema: column {column.name} is one that Rejoin itself adds; rename it in the events")
+        if column.type in ("VARIANT", "BINARY", "TIMESTAMP_NTZ", "VOID") or column.type.startswith("INTERVAL"):
+            raise ValueError(f"{where}.schema: column {column.name} has type {column.type}, which JSON events cannot carry")
+
+
+def _check_join(config: Config) -> None:
+    exposure_name, outcome_name = config.stream_name("exposure"), config.stream_name("outcome")
+    exposure, outcome = config.exposure, config.outcome
+    for key in config.join.keys:
+        left, right = outcome.column(key), exposure.column(key)
+        for name, column in ((outcome_name, left), (exposure_name, right)):
+            if column is None:
+                raise ValueError(f"join.keys: column {key} is not in the schema of streams.{name}")
+            if not column.is_orderable:
+                raise ValueError(f"join.keys: column {key} of streams.{name} is {column.type}, which cannot be compared")
+        if left and right and not left.comparable_with(right):
+            raise ValueError(
+                f"join.keys: column {key} is {left.type} in streams.{outcome_name} but {right.type} in "
+                f"streams.{exposure_name}; give both the same type"
+            )
+    outcome_columns = {c.name.lower() for c in outcome.columns}
+    for carried in config.join.carry:
+        column = exposure.column(carried)
+        if column is None:
+            names = ", ".join(c.name for c in exposure.columns)
+            raise ValueError(f"join.carry: column {carried} is not in the schema of streams.{exposure_name} ({names})")
+        if not column.is_orderable:
+            raise ValueError(f"join.carry: column {carried} is {column.type}; ties are broken by it, and it has no order")
+        result = f"exposure_{carried}".lower()
+        if result in ATTRIBUTION_COLUMNS or result in outcome_columns:
+            raise ValueError(f"join.carry: {carried} would become column {result}, which the attributed table has already")
+
+
+def _check_lake(config: Config) -> None:
+    if config.lake_is_catalog and not config.checkpoints:
+        raise ValueError(f"checkpoints: needed where lake is a catalog.schema ({config.lake}); give a directory")
+
+
+# Reading ---------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML would silently take the last."""
+
+
+def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate `path`, with `key.path=value` overrides applied (values are YAML). Raises ConfigError."""
+    raw = _read_yaml(path)
+    sets = [_parse_override(text) for text in overrides]
+    for keys, value in sets:
+        _apply(raw, keys, value)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, path, {".".join(keys) for keys, _ in sets})) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a configuration with --conf FILE") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys (lake, streams, join, ...)")
+    return raw
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {text}: must read key.path=value, e.g. --set join.hot_window=30m")
+    try:
+        return keys, yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError:
+        return keys, value
+
+
+def _apply(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    node = raw
+    for depth, key in enumerate(keys[:-1], start=1):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is not a group of keys")
+    node[keys[-1]] = value
+
+
+def _one_line(error: ValidationError, path: Path, overridden: set[str]) -> str:
+    lines = [_explain(item) for item in error.errors()]
+    key = lines[0].partition(":")[0]
+    place = "--set" if any(key == o or o.startswith(key + ".") for o in overridden) else str(path)
+    more = f" (and {len(lines) - 1} more: {', '.join(line.partition(':')[0] for line in lines[1:])})" if lines[1:] else ""
+    return f"{place}: {lines[0]}{more}"
+
+
+def _explain(item: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        allowed = _keys_at(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{where}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if item["type"] == "missing":
+        return f"{where}: missing; this key is required"
+    if item["type"] == "value_error" and item["loc"] and re.match(r"[a-z_]+: ", message):
+        return f"{where}.{message}"
+    return f"{where}: {message}" if where else message
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed in the group at `location` of the configuration."""
+    model: Any = Config
+    for part in location:
+        if model is dict:
+            model = StreamConfig
+            continue
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None) if model else None
+        annotation = field.annotation if field else None
+        model = dict if str(annotation).startswith("dict") else annotation
+    fields = getattr(model, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]

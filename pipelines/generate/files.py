@@ -1,0 +1,53 @@
+"""Write a generated day as newline-delimited JSON files, in order of arrival, in waves."""
+
+import gzip
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.generate.model import Day
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """The lines of one span of arrival time: `number` from 0, `end` in microseconds (exclusive), lines by stream."""
+
+    number: int
+    end: int
+    lines: dict[str, list[str]]
+
+
+def waves(day: Day, count: int) -> Iterator[Wave]:
+    """Cut the day into `count` spans of equal arrival time; the last takes what comes after it."""
+    times = [arrival.at for arrivals in day.arrivals.values() for arrival in arrivals]
+    if not times:
+        return
+    first, last = min(times), max(times)
+    step = (last - first) // count + 1
+    cut: list[dict[str, list[str]]] = [{name: [] for name in day.arrivals} for _ in range(count)]
+    for name, arrivals in day.arrivals.items():
+        for arrival in arrivals:
+            cut[(arrival.at - first) // step][name].append(arrival.line)
+    for number, lines in enumerate(cut):
+        yield Wave(number=number, end=first + (number + 1) * step, lines=lines)
+
+
+def write_wave(wave: Wave, directories: dict[str, Path], *, compress: bool = False) -> dict[str, int]:
+    """One file a stream, whole by rename; the number of lines by stream. A stream without lines gets no file.
+
+    The modification time is the end of the wave's arrival span, so that files are read in order of arrival.
+    """
+    for name, lines in wave.lines.items():
+        if not lines:
+            continue
+        directory = directories[name]
+        directory.mkdir(parents=True, exist_ok=True)
+        final = directory / f"wave-{wave.number:04d}.jsonl{'.gz' if compress else ''}"
+        hidden = directory / f".{final.name}.tmp"
+        text = "".join(line + "\n" for line in lines).encode()
+        # No name and no time in the gzip header: the same seed gives the same bytes.
+        hidden.write_bytes(gzip.compress(text, mtime=0) if compress else text)
+        os.utime(hidden, ns=(wave.end * 1000, wave.end * 1000))
+        hidden.rename(final)
+    return {name: len(lines) for name, lines in wave.lines.items()}

@@ -1,0 +1,1 @@
+"""The door: parse, validate, stamp lateness, land every event in bronze or in quarantine."""

@@ -1,0 +1,221 @@
+"""One line of text becomes an accepted event or a quarantined payload with its reason; nothing is dropped.
+
+The rules (DESIGN section 6): a line is one JSON object with standard JSON numbers; a value has its column's type exactly
+(no number for a STRING, no text for an INT); a time is ISO-8601 with an offset, or epoch milliseconds. A column that may
+be null may also be absent. A key of the object that the schema does not name is kept in `rescued`.
+
+The work per line is one parse into the schema and one look at the key names; whatever looks suspicious is then examined
+exactly, through VARIANT. Everything here is a pure function of a DataFrame.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+from pipelines.events import EventStream
+
+
+class Reason(str, Enum):
+    """Why an event is in quarantine."""
+
+    OVERSIZE = "oversize"
+    NOT_JSON = "not_json"
+    WRONG_TYPE = "wrong_type"
+    MISSING_REQUIRED = "missing_required"
+    UNPARSEABLE_TIME = "unparseable_time"
+    FUTURE_TIME = "future_time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseRules:
+    """Limits of the door: bytes of one event, and how far an event time may lie ahead of its record (microseconds)."""
+
+    max_event_bytes: int
+    max_future_skew_us: int
+
+
+_ISO = (
+    r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"
+    r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
+)
+_EPOCH_MILLIS = r"^-?\d{1,15}$"
+_CORRUPT = "__corrupt"
+
+
+def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
+    """From `__raw` to `__raw`, `__event` (struct of the stream's columns), `__rescued`, `__reason` and `__detail`.
+
+    `__reason` is null exactly where the event is accepted. Own columns stay inside `__event`, so that no name of an
+    event's column can clash with one of ours.
+    """
+    line = F.col("__raw.value")
+    # In a list of one: two objects on a line, or anything after the object, shows as a list of another length.
+    wrapped = F.when(F.octet_length(line) <= rules.max_event_bytes, F.concat(F.lit('{"e":['), line, F.lit("]}")))
+    schema = StructType([StructField("e", ArrayType(_text_times(stream.schema))), StructField(_CORRUPT, StringType())])
+    options = {
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": _CORRUPT,
+        "allowNonNumericNumbers": "false",
+        "allowSingleQuotes": "false",
+    }
+    wrapper = raw.select("__raw", F.from_json(wrapped, schema, options).alias("__wrapper"))
+    parsed = wrapper.select(
+        "__raw",
+        F.when(F.size("__wrapper.e") == 1, F.col("__wrapper.e")[0]).alias("__parsed"),
+        F.col(f"__wrapper.{_CORRUPT}").isNotNull().alias(_CORRUPT),
+    )
+    typed = parsed.select(
+        "__raw",
+        "__parsed",
+        _CORRUPT,
+        F.when(F.col("__parsed").isNotNull(), F.json_object_keys(line)).alias("__keys"),
+        F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
+    )
+    judged = typed.select(
+        "__raw", "__event", _rescued(stream).alias("__rescued"), _verdict(stream, rules).alias("__verdict")
+    )
+    return judged.select(
+        "__raw",
+        "__event",
+        "__rescued",
+        F.col("__verdict.reason").alias("__reason"),
+        F.col("__verdict.detail").alias("__detail"),
+    )
+
+
+def _text_times(schema: StructType) -> StructType:
+    """The schema to parse with: top-level times stay text, to be read by our rule and not by Spark's lenient one."""
+    return StructType(
+        [StructField(f.name, StringType() if isinstance(f.dataType, TimestampType) else f.dataType) for f in schema]
+    )
+
+
+def _parsed(name: str) -> Column:
+    return F.col("__parsed").getField(name)
+
+
+def _value(field: StructField) -> Column:
+    raw = _parsed(field.name)
+    return parse_time(raw) if isinstance(field.dataType, TimestampType) else raw
+
+
+def parse_time(text: Column) -> Column:
+    """ISO-8601 with offset (seconds and fraction optional, cut to microseconds), or epoch milliseconds; else null."""
+    part = [F.regexp_extract(text, _ISO, group) for group in range(8)]
+    clock = F.concat(part[2], F.when(part[3] == "", ":00").otherwise(part[3]), F.lit("."))
+    fraction = F.rpad(F.substring(part[4], 1, 6), 6, "0")
+    minutes = F.when(part[7] == "", "00").otherwise(part[7])
+    offset = F.when(part[5] != "", "Z").otherwise(F.concat(part[6], F.lit(":"), minutes))
+    iso = F.concat(part[1], F.lit("T"), clock, fraction, offset)
+    epoch = F.timestamp_millis(text.try_cast("bigint"))
+    return F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), iso.try_cast("timestamp"))
+
+
+def _verdict(stream: EventStream, rules: ParseRules) -> Column:
+    """A struct of reason and detail, null where the event is accepted. The first rule that an event breaks names it."""
+    size = F.octet_length("__raw.value")
+    too_big = F.concat(size.cast("string"), F.lit(f" bytes; at most {rules.max_event_bytes} are accepted"))
+    strings = [f for f in stream.schema if isinstance(f.dataType, StringType)]
+    return F.coalesce(
+        F.when(size > rules.max_event_bytes, _judge(Reason.OVERSIZE, too_big)),
+        F.when(F.col("__parsed").isNull(), _judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
+        F.when(F.col(_CORRUPT) | _any([_suspicious(f) for f in strings]), _mistyped(stream)),
+        *(_absent(name) for name in stream.required),
+        *(_not_a_time(f.name) for f in stream.schema if isinstance(f.dataType, TimestampType)),
+        _from_the_future(stream, rules),
+    )
+
+
+def _judge(reason: Reason, detail: Column) -> Column:
+    return F.struct(F.lit(reason.value).alias("reason"), detail.alias("detail"))
+
+
+def _absent(name: str) -> Column:
+    detail = F.when(F.array_contains("__keys", name), f"{name} is null").otherwise(f"{name} is absent")
+    return F.when(_parsed(name).isNull(), _judge(Reason.MISSING_REQUIRED, detail))
+
+
+def _not_a_time(name: str) -> Column:
+    text = _parsed(name)
+    detail = F.concat(F.lit(f"{name}: "), F.left(text, F.lit(100)), F.lit(" is not ISO-8601 with offset, or epoch ms"))
+    unreadable = text.isNotNull() & F.col("__event").getField(name).isNull()
+    return F.when(unreadable, _judge(Reason.UNPARSEABLE_TIME, detail))
+
+
+def _from_the_future(stream: EventStream, rules: ParseRules) -> Column:
+    ahead = F.unix_micros(F.col("__event").getField(stream.event_time)) - F.unix_micros("__raw.record_time")
+    seconds = F.floor(ahead / 1_000_000).cast("string")
+    detail = F.concat(F.lit(f"{stream.event_time} is "), seconds, F.lit(" s ahead of its record"))
+    return F.when(ahead > F.lit(rules.max_future_skew_us), _judge(Reason.FUTURE_TIME, detail))
+
+
+def _suspicious(field: StructField) -> Column:
+    """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
+
+    Only text that begins like a number, a literal, an object or a list can have; and not where the line has it quoted
+    behind its own key, in either of the two usual spacings.
+    """
+    line, text = F.col("__raw.value"), _parsed(field.name)
+    starts = F.substring(text, 1, 1).isin(*"-0123456789tf{[")
+    quoted = [F.contains(line, F.concat(F.lit(f'"{field.name}":{gap}"'), text, F.lit('"'))) for gap in ("", " ")]
+    return starts & ~quoted[0] & ~quoted[1]
+
+
+def _mistyped(stream: EventStream) -> Column:
+    """WRONG_TYPE for the first column whose JSON value is of another type than the schema says; null where all fit.
+
+    Runs only for suspicious lines. A line that the parser refused although every type fits is WRONG_TYPE too: of a
+    value nested deeper.
+    """
+    line = F.try_parse_json("__raw.value")
+    verdicts = []
+    for field in stream.schema:
+        item = F.try_variant_get(line, f"$['{field.name}']", "variant")
+        given = item.isNotNull() & ~F.is_variant_null(item)
+        fits = F.schema_of_variant(item).rlike(_json_type(field.dataType))
+        if not isinstance(field.dataType, StringType | TimestampType):
+            fits = fits & _parsed(field.name).isNotNull()
+        wanted = F.lit(f"{field.name} must be {field.dataType.simpleString().upper()}, got ")
+        detail = F.concat(wanted, F.coalesce(F.left(F.to_json(item), F.lit(100)), F.lit("?")))
+        verdicts.append(F.when(given & ~fits, _judge(Reason.WRONG_TYPE, detail)))
+    nested = F.when(F.col(_CORRUPT), _judge(Reason.WRONG_TYPE, F.lit("a value does not fit its column's type")))
+    return F.coalesce(*verdicts, nested)
+
+
+def _json_type(kind: DataType) -> str:
+    """A pattern of `schema_of_variant` for the JSON values that a column of this type takes."""
+    if isinstance(kind, StringType):
+        return "^STRING$"
+    if isinstance(kind, TimestampType):
+        return "^(STRING|BIGINT)$"
+    if isinstance(kind, StructType | MapType):
+        return "^OBJECT"
+    if isinstance(kind, ArrayType):
+        return "^ARRAY"
+    names = {"boolean": "^BOOLEAN$", "date": "^STRING$"}
+    return names.get(kind.typeName(), r"^(BIGINT|DOUBLE|FLOAT|DECIMAL\(.*\))$")
+
+
+def _rescued(stream: EventStream) -> Column:
+    """JSON of the keys that the schema does not name, sorted; null where there is none."""
+    known = F.array(*(F.lit(f.name) for f in stream.schema))
+    unknown = F.array_except(F.col("__keys"), known)
+    whole = F.from_json("__raw.value", "map<string,variant>")
+    entries = F.transform(F.array_sort(unknown), lambda key: F.struct(key, F.element_at(whole, key)))
+    return F.when(F.size(unknown) > 0, F.to_json(F.map_from_entries(entries)))
+
+
+def _any(conditions: list[Column]) -> Column:
+    return reduce(lambda a, b: a | b, (F.coalesce(c, F.lit(False)) for c in conditions), F.lit(False))

@@ -1,0 +1,113 @@
+"""Demo: a generated day arrives in waves; every stage runs after each; the night proves the result."""
+
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipelines.config import Config
+from pipelines.errors import RejoinError
+from pipelines.generate.files import Wave, waves, write_wave
+from pipelines.generate.model import DayModel, generate_day
+from pipelines.jobs.generate import landing_directories
+from pipelines.jobs.ingest import ingest
+from pipelines.jobs.join import join
+from pipelines.jobs.reconcile import run_reconcile
+from pipelines.jobs.settle import settle
+from pipelines.lake import Lake
+from pipelines.reconcile.run import Range, Reconciliation
+
+_MARKER = ".rejoin-demo"
+
+
+def run_demo(lake: Lake, config: Config, directory: Path, seed: int, impressions: int, playbacks: int, count: int) -> int:
+    """Run the demo under `directory`, afresh; the exit code of its reconciliation. Raises RejoinError for a foreign directory."""
+    console = Console()
+    _clear(directory)
+    day = (datetime.now(timezone.utc) - timedelta(days=2)).date()
+    model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+        task = progress.add_task(f"generating {day}", total=count * 3 + 2)
+        cut = list(waves(generate_day(model, config), count))
+        lines = {name: sum(len(wave.lines[name]) for wave in cut) for name in config.streams}
+
+        def step(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        for wave in cut:
+            _one_wave(lake, config, wave, len(cut), step)
+        step("settling all that is pending")
+        settle(lake, config, everything=True)
+        step("reconciling with an independent batch computation")
+        result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
+        progress.update(task, description="done", completed=count * 3 + 2)
+    _summary(console, lake, config, lines, result, page)
+    return 0 if result.agrees else 1
+
+
+def _one_wave(lake: Lake, config: Config, wave: Wave, of: int, step: Callable[[str], None]) -> None:
+    here = f"wave {wave.number + 1} of {of}"
+    write_wave(wave, landing_directories(config))
+    step(f"{here}: ingest")
+    ingest(lake, config, once=True)
+    step(f"{here}: join")
+    join(lake, config, once=True)
+    step(f"{here}: settle")
+    settle(lake, config)
+
+
+def _clear(directory: Path) -> None:
+    """Empty a directory that an earlier demo made; anything else is not ours to delete."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / _MARKER).exists():
+        raise RejoinError(f"--dir {directory}: is not empty, and not of an earlier demo; name another directory")
+    for part in ("lake", "landing"):
+        shutil.rmtree(directory / part, ignore_errors=True)
+    (directory / "landing").mkdir(parents=True, exist_ok=True)
+    (directory / _MARKER).touch()
+
+
+def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int], run: Reconciliation, page: Path) -> None:
+    exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
+    doors = {door.stream: door for door in run.doors}
+    attributed = lake.read(lake.attributed)
+    lanes = {row[0]: row[1] for row in attributed.groupBy("attributed_by").count().collect()}
+    ledger = lake.read("ledger").agg(F.max("state_rows"), F.sum("rows_dropped_by_watermark")).collect()[0]
+    causes = _causes(lake)
+    reasons: dict[str, int] = {}
+    for door in run.doors:
+        for reason, number in door.quarantined.items():
+            reasons[reason] = reasons.get(reason, 0) + number
+    rows = run.account.landed
+
+    grid = Table(title="What happened", title_justify="left", show_header=False, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column()
+    for name in (exposure, outcome):
+        grid.add_row(f"{name} in", f"{lines[name]:,} lines, {doors[name].accepted:,} accepted, {doors[name].late:,} late")
+    grid.add_row("distinct outcomes", f"{rows:,}")
+    grid.add_row("attributed", f"{rows - run.unattributed:,} to the {exposure} that led to them")
+    grid.add_row("unattributed", f"{run.unattributed:,} with none within {config.join.attribution_window}")
+    grid.add_row("answered by", ", ".join(f"{lane} {number:,}" for lane, number in sorted(lanes.items())))
+    grid.add_row(
+        "settled from the lake", ", ".join(f"{cause} {number:,}" for cause, number in sorted(causes.items())) or "none"
+    )
+    grid.add_row("quarantined", ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items())) or "none")
+    grid.add_row("state rows at peak", f"{ledger[0] or 0:,} (of {sum(d.accepted for d in run.doors):,} events)")
+    grid.add_row("dropped by watermark", f"{ledger[1] or 0:,}")
+    verdict = f"{run.verdict}: {run.counts['matched']:,} rows equal, {run.differences:,} differ"
+    grid.add_row("reconciliation", f"[{'green' if run.agrees else 'red'}]{verdict}[/]")
+    console.print(grid)
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+def _causes(lake: Lake) -> dict[str, Any]:
+    entries = lake.read("ledger").where("query = 'settle'")
+    parsed = entries.select(F.explode(F.from_json(F.get_json_object("detail", "$.causes"), "map<string,bigint>")))
+    return {row[0]: row[1] for row in parsed.groupBy("key").agg(F.sum("value")).collect()}

@@ -1,0 +1,39 @@
+"""Ingest: source -> parse -> door -> bronze and quarantine; one stateless query per stream."""
+
+from pyspark.sql.streaming import StreamingQuery
+
+from pipelines.checkpoints import checkpoint_id
+from pipelines.config import Config
+from pipelines.durations import micros
+from pipelines.events import EventStream
+from pipelines.ingest.door import Door
+from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.sources import read_stream
+from pipelines.jobs.driving import triggered, wait
+from pipelines.lake import Lake
+
+
+def ingest(lake: Lake, config: Config, *, once: bool) -> None:
+    """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
+    wait(start_ingest(lake, config, once=once), drain=once)
+
+
+def start_ingest(lake: Lake, config: Config, *, once: bool) -> list[StreamingQuery]:
+    lake.ensure(*(stream.name for stream in lake.streams.both), "quarantine", "ledger")
+    return [_start(lake, config, stream, once=once) for stream in lake.streams.both]
+
+
+def _start(lake: Lake, config: Config, stream: EventStream, *, once: bool) -> StreamingQuery:
+    location = lake.checkpoint(f"ingest-{stream.name}")
+    identity = checkpoint_id(lake.spark, location, recovers=lake.version(stream.name) > 1)
+    source = config.streams[stream.name].source
+    raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source")
+    rules = ParseRules(max_event_bytes=config.ingest.max_event_bytes, max_future_skew_us=micros(config.join.max_future_skew))
+    door = Door(lake=lake, stream=stream, watermark_delay=config.join.watermark_delay, checkpoint=identity)
+    writer = (
+        parse(raw, stream, rules)
+        .writeStream.queryName(f"ingest:{stream.name}")
+        .option("checkpointLocation", location)
+        .foreachBatch(door)
+    )
+    return triggered(writer, config, once=once).start()

@@ -1,0 +1,41 @@
+"""Maintain: compact partitions that are final, remove files that no version needs."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+from pipelines.config import Config
+from pipelines.durations import format_duration
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Ledger
+
+
+def maintain(lake: Lake, config: Config) -> Iterator[str]:
+    """OPTIMIZE partitions before the horizon's date (all of the ledger's before today), then VACUUM; a line for each table.
+
+    OPTIMIZE rearranges rows and changes none, so readers and streams go on meanwhile.
+    """
+    closed = _closed_before(lake)
+    hours = config.tables.vacuum_retention / timedelta(hours=1)
+    for table in lake.tables:
+        if not lake.exists(table):
+            continue
+        name, column = lake.identifier(table), _partition_column(lake, table)
+        removed = added = 0
+        if closed or column != "event_date":
+            until = closed if column == "event_date" else f"{datetime.now(timezone.utc):%Y-%m-%d}"
+            metrics = lake.spark.sql(f"OPTIMIZE {name} WHERE {column} < DATE'{until}'").collect()[0]["metrics"]
+            removed, added = metrics["numFilesRemoved"], metrics["numFilesAdded"]
+        lake.spark.sql(f"VACUUM {name} RETAIN {hours:g} HOURS")
+        yield f"{table}: {removed} files into {added}; vacuumed, keeping {format_duration(config.tables.vacuum_retention)}"
+
+
+def _closed_before(lake: Lake) -> str | None:
+    """The date of the horizon: earlier event dates get late rows only."""
+    horizon = Ledger(lake).horizon() if lake.exists("ledger") else None
+    return None if horizon is None else f"{datetime.fromtimestamp(horizon / 1e6, tz=timezone.utc):%Y-%m-%d}"
+
+
+def _partition_column(lake: Lake, table: str) -> str:
+    if table in (lake.attributed, *(stream.name for stream in lake.streams.both)):
+        return "event_date"
+    return "ingest_date" if table == "quarantine" else "run_date"

@@ -1,0 +1,88 @@
+"""Is everything that a run needs in place? Each finding says what to do."""
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.errors import RejoinError
+from pipelines.ingest.sources import FILE_NAMES
+from pipelines.lake import Lake
+from pipelines.references import resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    ok: bool
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.what}{f'; {self.fix}' if self.fix else ''}"
+
+
+def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake]) -> list[Finding]:
+    """Examine environment, configuration, sources, session, lake; stops where the next depends on what is broken."""
+    findings = [_python(), _java()]
+    try:
+        config = configuration()
+    except RejoinError as error:
+        return [*findings, Finding(ok=False, what=f"configuration: {error}", fix="correct it, then run doctor again")]
+    findings.append(Finding(ok=True, what="configuration is valid"))
+    findings += [_source(config, name) for name in config.streams]
+    if not all(finding.ok for finding in findings[:2]):
+        return findings
+    try:
+        opened = lake(config)
+        versions = opened.spark.version
+        findings.append(Finding(ok=True, what=f"Spark {versions} starts"))
+        missing = [table for table in opened.tables if not opened.exists(table)]
+        state = "complete" if not missing else f"without {', '.join(missing)} (made on first use)"
+        findings.append(Finding(ok=True, what=f"lake {opened.root}: {state}"))
+        for table in opened.tables:
+            if table not in missing:
+                opened.ensure(table)
+    except RejoinError as error:
+        findings.append(Finding(ok=False, what=str(error)))
+    return findings
+
+
+def _python() -> Finding:
+    if sys.version_info >= (3, 10):
+        return Finding(ok=True, what=f"Python {platform.python_version()}")
+    return Finding(ok=False, what=f"Python {platform.python_version()}", fix="install Python 3.10 or later")
+
+
+def _java() -> Finding:
+    java = shutil.which("java")
+    if java is None:
+        return Finding(ok=False, what="Java is not on the path", fix="install Java 17 or 21 (e.g. openjdk-17-jre-headless)")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
+    found = re.search(r'version "(\d+)', said)
+    number = int(found[1]) if found else 0
+    if number in (17, 21):
+        return Finding(ok=True, what=f"Java {number}")
+    return Finding(ok=False, what=f"Java {number or 'of unknown version'}", fix="use Java 17 or 21 (set JAVA_HOME and PATH)")
+
+
+def _source(config: Config, name: str) -> Finding:
+    key = f"streams.{name}.source.path"
+    try:
+        path = resolve(config.streams[name].source.path, key)
+    except RejoinError as error:
+        return Finding(ok=False, what=str(error))
+    if "://" in path:
+        return Finding(ok=True, what=f"{key}: {path} (not looked into)")
+    directory = Path(path)
+    if not directory.is_dir():
+        return Finding(ok=False, what=f"{key}: {path} is not a directory", fix="create it or correct the path")
+    names = [p.name for p in directory.iterdir() if p.is_file() and not p.name.startswith((".", "_"))]
+    unread = [n for n in names if not n.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz"))]
+    if unread:
+        return Finding(ok=True, what=f"{key}: {len(unread)} files are not read, e.g. {unread[0]} (read are {FILE_NAMES})")
+    return Finding(ok=True, what=f"{key}: {len(names)} files")

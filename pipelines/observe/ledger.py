@@ -1,0 +1,93 @@
+"""The ledger: one row per micro-batch of every query, append-only (DESIGN section 4).
+
+It is how the lanes tell each other what is finished: the join publishes its horizon here, settle what it has seen. Times are
+UTC; durations are milliseconds; counts never include heartbeats.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType, StringType, StructField, StructType
+
+from pipelines.lake import LEDGER_SCHEMA, Lake
+
+_TIMES = ("started_at", "finished_at", "watermark", "horizon")
+
+
+def now_us() -> int:
+    """The wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the ledger. Times are microseconds since the epoch; None where a figure does not apply to the query."""
+
+    query: str
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    batch: int | None = None
+    started_at: int | None = None
+    finished_at: int = field(default_factory=now_us)
+    consumed: Mapping[str, Any] = field(default_factory=dict)
+    rows_in: int | None = None
+    rows_out: int | None = None
+    rows_late: int | None = None
+    rows_quarantined: int | None = None
+    rows_dropped_by_watermark: int | None = None
+    watermark: int | None = None
+    horizon: int | None = None
+    state_rows: int | None = None
+    state_bytes: int | None = None
+    durations_ms: Mapping[str, int] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Ledger:
+    """Appends entries, and answers what the lanes ask of each other."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+
+    def write(self, entries: Sequence[Entry], *, transaction: tuple[str, int] | None = None) -> None:
+        """Append in one commit; with `transaction`, a replay of the same micro-batch appends nothing twice."""
+        if not entries:
+            return
+        names = [f.name for f in LEDGER_SCHEMA if f.name != "run_date"]
+        rows = [tuple(_plain(getattr(entry, name)) for name in names) for entry in entries]
+        frame = self.lake.spark.createDataFrame(rows, _row_schema(names))
+        for name in _TIMES:
+            frame = frame.withColumn(name, F.timestamp_micros(name))
+        frame = frame.withColumn("run_date", F.to_date("finished_at"))
+        self.lake.append("ledger", frame.select(*LEDGER_SCHEMA.names), transaction=transaction)
+
+    def horizon(self) -> int | None:
+        """The time up to which the join has finished (inclusive), in microseconds; None before it has finished any."""
+        join = self.lake.read("ledger").where("query = 'join'")
+        value = join.select(F.unix_micros(F.max("horizon"))).collect()[0][0]
+        return None if value is None else int(value)
+
+    def last(self, query: str) -> dict[str, Any] | None:
+        """The entry of `query` with the greatest batch number, as a mapping; JSON columns decoded, times in microseconds."""
+        rows = self.lake.read("ledger").where(F.col("query") == query).orderBy(F.desc("batch"), F.desc("finished_at"))
+        for name in _TIMES:
+            rows = rows.withColumn(name, F.unix_micros(name))
+        found = rows.limit(1).collect()
+        return _decoded(found[0].asDict()) if found else None
+
+
+def _row_schema(names: Iterable[str]) -> StructType:
+    text = ("query", "run_id", "consumed", "durations_ms", "detail")
+    return StructType([StructField(n, StringType() if n in text else LongType()) for n in names])
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True, default=str) if isinstance(value, Mapping) else value
+
+
+def _decoded(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: json.loads(v) if k in ("consumed", "durations_ms", "detail") and v else v for k, v in row.items()}

@@ -1,0 +1,85 @@
+"""A streaming query's progress, as Spark reports it, to entries of the ledger."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pyspark.sql.streaming import StreamingQuery
+
+from pipelines.observe.ledger import Entry
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(kw_only=True)
+class ProgressReader:
+    """Turns the micro-batches that a query has finished since the last look into entries.
+
+    `horizon` is what has been published so far (microseconds): it never falls, also where a new checkpoint begins with a
+    watermark of its own.
+    """
+
+    query: str
+    run_id: str
+    horizon: int | None = None
+    _last_batch: int = field(default=-1)
+
+    def entries(self, query: StreamingQuery) -> list[Entry]:
+        fresh = [p for p in (_as_dict(p) for p in query.recentProgress) if self._is_new_batch(p)]
+        return [self._entry(p) for p in fresh]
+
+    def _is_new_batch(self, progress: dict[str, Any]) -> bool:
+        # An idle trigger reports too, without having run a batch.
+        if progress["batchId"] <= self._last_batch or "addBatch" not in progress["durationMs"]:
+            return False
+        self._last_batch = progress["batchId"]
+        return True
+
+    def _entry(self, progress: dict[str, Any]) -> Entry:
+        started = _micros(progress["timestamp"])
+        durations = {k: int(v) for k, v in progress["durationMs"].items()}
+        watermark = _watermark(progress)
+        if watermark is not None:
+            # The micro-batch ran under this watermark: all that it makes final has been written.
+            self.horizon = max(watermark, self.horizon or watermark)
+        data = [s for s in progress["sources"] if not _is_heartbeat(s)]
+        state = progress["stateOperators"]
+        return Entry(
+            query=self.query,
+            run_id=self.run_id,
+            batch=progress["batchId"],
+            started_at=started,
+            finished_at=started + durations.get("triggerExecution", 0) * 1000,
+            consumed={s["description"]: s["endOffset"] for s in data},
+            rows_in=sum(s["numInputRows"] for s in data),
+            rows_dropped_by_watermark=sum(s["numRowsDroppedByWatermark"] for s in state),
+            watermark=watermark,
+            horizon=self.horizon,
+            state_rows=sum(s["numRowsTotal"] for s in state),
+            state_bytes=sum(s["memoryUsedBytes"] for s in state),
+            durations_ms=durations,
+        )
+
+
+def dropped_rows(entries: Iterable[Entry]) -> int:
+    return sum(entry.rows_dropped_by_watermark or 0 for entry in entries)
+
+
+def _as_dict(progress: Any) -> dict[str, Any]:
+    return dict(json.loads(progress.json if hasattr(progress, "json") else json.dumps(progress)))
+
+
+def _is_heartbeat(source: dict[str, Any]) -> bool:
+    return "heartbeats" in source["description"].rpartition("/")[2] or "rejoin_heartbeats" in source["description"]
+
+
+def _watermark(progress: dict[str, Any]) -> int | None:
+    text = progress.get("eventTime", {}).get("watermark")
+    value = _micros(text) if text else 0
+    return value or None
+
+
+def _micros(iso: str) -> int:
+    return (datetime.fromisoformat(iso.replace("Z", "+00:00")) - _EPOCH) // timedelta(microseconds=1)

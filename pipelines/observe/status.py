@@ -1,0 +1,146 @@
+"""Health at a glance, from the ledger: how far each query is, what is wrong, what to do about it."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from pipelines.config import Config
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Ledger, now_us
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What `rejoin status` shows. Times are ISO-8601 UTC; ages are whole seconds."""
+
+    healthy: bool
+    horizon: str | None
+    settled_to: str | None
+    queries: list[dict[str, Any]]
+    quarantined: dict[str, int]
+    dropped_by_watermark: int
+    last_reconciliation: dict[str, Any] | None
+    findings: list[Finding]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True, default=str)
+
+    def to_text(self) -> str:
+        lines = ["HEALTHY" if self.healthy else "NEEDS ATTENTION", ""]
+        lines.append(f"  horizon      {self.horizon or 'none yet'} (the join has finished up to here)")
+        lines.append(f"  settled to   {self.settled_to or 'none yet'}")
+        for query in self.queries:
+            state = f", {query['state_rows']:,} state rows" if query["state_rows"] is not None else ""
+            lines.append(
+                f"  {query['query']:<24} batch {query['batch']}, {query['age_s']:,} s ago, {query['rows_in']:,} rows in{state}"
+            )
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.quarantined.items()) or "none"
+        lines.append(f"  quarantined  {reasons}")
+        last = self.last_reconciliation
+        lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
+        for finding in self.findings:
+            lines += ["", f"  ! {finding.problem}", f"    {finding.remedy}"]
+        return "\n".join(lines)
+
+
+def read_status(lake: Lake, config: Config) -> Status:
+    """Read the state of the pipeline; a lake that is not there yet is a finding, not an error."""
+    if not lake.exists("ledger"):
+        finding = Finding(problem=f"no ledger in {lake.root}: nothing has run yet", remedy="run `rejoin ingest --once`")
+        return Status(
+            healthy=False,
+            horizon=None,
+            settled_to=None,
+            queries=[],
+            quarantined={},
+            dropped_by_watermark=0,
+            last_reconciliation=None,
+            findings=[finding],
+        )
+    ledger = Ledger(lake)
+    names = [*(f"ingest:{stream.name}" for stream in lake.streams.both), "join", "settle"]
+    last = {name: ledger.last(name) for name in names}
+    dropped = lake.read("ledger").agg(F.sum("rows_dropped_by_watermark")).collect()[0][0] or 0
+    reconciliation = _last_reconciliation(lake)
+    findings = [
+        *(
+            Finding(problem=f"{name} has never run", remedy=f"run `rejoin {name.partition(':')[0]}`")
+            for name in names
+            if last[name] is None
+        ),
+        *_problems(dropped, reconciliation),
+    ]
+    settled = last["settle"]
+    return Status(
+        healthy=not findings,
+        horizon=_iso(ledger.horizon()),
+        settled_to=_iso(settled["detail"]["settled"]["horizon"]) if settled else None,
+        queries=[_query(entry) for entry in last.values() if entry],
+        quarantined=_quarantined(lake),
+        dropped_by_watermark=dropped,
+        last_reconciliation=reconciliation,
+        findings=findings,
+    )
+
+
+def _problems(dropped: int, reconciliation: dict[str, Any] | None) -> list[Finding]:
+    problems = []
+    if dropped:
+        problems.append(
+            Finding(
+                problem=f"the join dropped {dropped:,} rows by watermark, which must never happen",
+                remedy="run `rejoin settle --all`, then `rejoin reconcile`; please report it with the ledger",
+            )
+        )
+    if reconciliation and reconciliation["verdict"] == "differs":
+        problems.append(
+            Finding(
+                problem=f"the last reconciliation found differences: {reconciliation['report']}",
+                remedy="run `rejoin settle --once`, then `rejoin reconcile --repair`",
+            )
+        )
+    return problems
+
+
+def _query(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "query": entry["query"],
+        "batch": entry["batch"],
+        "finished_at": _iso(entry["finished_at"]),
+        "age_s": max(0, (now_us() - entry["finished_at"]) // 1_000_000),
+        "rows_in": entry["rows_in"] or 0,
+        "state_rows": entry["state_rows"],
+        "watermark": _iso(entry["watermark"]),
+    }
+
+
+def _quarantined(lake: Lake) -> dict[str, int]:
+    if not lake.exists("quarantine"):
+        return {}
+    rows = lake.read("quarantine").groupBy("reason").count().orderBy("reason").collect()
+    return {row["reason"]: row["count"] for row in rows}
+
+
+def _last_reconciliation(lake: Lake) -> dict[str, Any] | None:
+    if not lake.exists("reconciliations"):
+        return None
+    rows = lake.read("reconciliations").orderBy(F.desc("finished_at")).limit(1)
+    found = rows.select("verdict", F.unix_micros("finished_at").alias("finished"), "report").collect()
+    if not found:
+        return None
+    return {"verdict": found[0]["verdict"], "finished_at": _iso(found[0]["finished"]), "report": found[0]["report"]}
+
+
+def _iso(micros: int | None) -> str | None:
+    if micros is None:
+        return None
+    return datetime.fromtimestamp(micros / 1e6, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,68 @@
+"""Batch attribution by sorting: an as-of scan over the union of both streams.
+
+Rows of one key are put in order of time, exposures before outcomes of the same instant, exposures of one instant by id and
+carried values. Walking that order, the last exposure seen before an outcome is the greatest by DESIGN section 2's rule; it is
+the answer if it lies within the attribution window. No join, no range condition, no aggregate of candidates: nothing in
+common with how the stream gets there.
+"""
+
+from datetime import timedelta
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
+
+from pipelines.events import Streams
+
+
+def outcome_events(bronze: DataFrame, streams: Streams) -> DataFrame:
+    """One row for each distinct outcome id: its earliest event, then the one with the smallest JSON; the rest are conflicts.
+
+    Adds `__versions`, the number of different events that bronze has of the id.
+    """
+    outcome = streams.outcome
+    own = [F.col(f.name) for f in outcome.schema]
+    by_id = Window.partitionBy(outcome.id)
+    rank = F.expr(outcome.event_rank())
+    ranked = bronze.select(*own, rank.alias("__rank")).withColumn("__place", F.dense_rank().over(by_id.orderBy("__rank")))
+    first = F.row_number().over(by_id.orderBy("__rank"))
+    counted = ranked.withColumn("__versions", F.max("__place").over(by_id)).withColumn("__first", first)
+    return counted.where("__first = 1").select(*own, "__versions")
+
+
+def attribute(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
+    """Each of `outcomes` (one row an id) with its last matching exposure, or with nulls.
+
+    Returns the columns of `outcomes`, which may have more than the events' own, then the exposure columns.
+    """
+    outcome, exposure = streams.outcome, streams.exposure
+    keys = [f"__key_{i}" for i in range(len(outcome.keys))]
+    asked = outcomes.where(outcome.has_keys()).select(
+        *(F.col(key).alias(name) for key, name in zip(outcome.keys, keys, strict=True)),
+        F.col(outcome.event_time).alias("__at"),
+        F.lit(True).alias("__asks"),
+        F.struct("*").alias("__outcome"),
+        _none(streams.exposure_columns).alias("__exposure"),
+    )
+    offered = exposures.where(exposure.has_keys()).select(
+        *(F.col(key).alias(name) for key, name in zip(exposure.keys, keys, strict=True)),
+        F.col(exposure.event_time).alias("__at"),
+        F.lit(False).alias("__asks"),
+        _none(outcomes.schema.fields).alias("__outcome"),
+        F.struct(*streams.as_exposure()).alias("__exposure"),
+    )
+    ties = [F.asc_nulls_first(F.col("__exposure").getField(f.name)) for f in streams.exposure_columns]
+    walk = Window.partitionBy(*keys).orderBy("__at", "__asks", *ties)
+    last = F.last("__exposure", ignorenulls=True).over(walk.rowsBetween(Window.unboundedPreceding, Window.currentRow))
+    answered = asked.unionByName(offered).withColumn("__last", last).where("__asks")
+    recent = F.col("__last.exposure_time") >= F.col("__at") - F.lit(window)
+    own = [F.col("__outcome").getField(name).alias(name) for name in outcomes.columns]
+    found = [F.when(recent, F.col("__last").getField(f.name)).alias(f.name) for f in streams.exposure_columns]
+    # A null key matches nothing, so its outcomes need no walk.
+    keyless = outcomes.where(~outcome.has_keys())
+    nothing = [F.lit(None).cast(f.dataType).alias(f.name) for f in streams.exposure_columns]
+    return answered.select(*own, *found).unionByName(keyless.select("*", *nothing))
+
+
+def _none(fields: list[StructField]) -> Column:
+    return F.lit(None).cast(StructType([StructField(f.name, f.dataType) for f in fields]))

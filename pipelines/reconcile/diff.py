@@ -1,0 +1,143 @@
+"""Compare the table with the batch result, and name each difference (DESIGN section 8).
+
+Classes of a row of the comparison:
+
+- `matched`: the table has the outcome once, in its partition, every column equal;
+- `missing`: batch has the outcome, the table does not;
+- `extra`: the table has an outcome that no accepted event explains;
+- `mismatched`: both have it, and some column differs (`columns` names which);
+- `duplicate`: a further row of an outcome that the table has already;
+- `conflicting_duplicate`: a row made from an event that lost against another event of the same id;
+- `misplaced`: the row is in a partition that is not that of its event time.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import MapType, StructField
+
+from pipelines.events import Streams
+
+
+class DiffClass(str, Enum):
+    MATCHED = "matched"
+    MISSING = "missing"
+    EXTRA = "extra"
+    MISMATCHED = "mismatched"
+    DUPLICATE = "duplicate"
+    MISPLACED = "misplaced"
+    CONFLICTING_DUPLICATE = "conflicting_duplicate"
+
+
+DIFFERENCES = tuple(c for c in DiffClass if c is not DiffClass.MATCHED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HourSummary:
+    """Counts of one hour of event time (UTC), rows by class, and which columns mismatched how often."""
+
+    event_date: str
+    hour: int
+    batch_rows: int
+    table_rows: int
+    counts: dict[str, int]
+    columns: dict[str, int]
+
+    @property
+    def differences(self) -> int:
+        return sum(self.counts.get(c.value, 0) for c in DIFFERENCES)
+
+
+def compare(expected: DataFrame, actual: DataFrame, streams: Streams) -> DataFrame:
+    """One row for each expected outcome and for each further row of the table.
+
+    `expected` is the batch result (candidate columns), one row an id; `actual` rows of the attributed table. Returns
+    `class`, `columns` (those that differ), `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs: `batch_row`,
+    `stream_row` (null where there is none).
+    """
+    outcome = streams.outcome
+    batch = expected.select(F.col(outcome.id).alias("__id"), F.struct(*streams.candidate_schema.names).alias("batch_row"))
+    table = actual.select(F.col(outcome.id).alias("__id"), F.struct("*").alias("stream_row"))
+    pairs = batch.join(table, "__id", how="full_outer")
+    differing = F.when(
+        F.col("batch_row").isNotNull() & F.col("stream_row").isNotNull(),
+        F.array_compact(F.array(*(_differs(f) for f in streams.candidate_schema))),
+    )
+    judged = pairs.withColumn("columns", differing).withColumn("__placed", _placed(streams))
+    # Of several rows of one outcome, the best stands for it; the others are too many.
+    best = Window.partitionBy("__id").orderBy(
+        F.col("__placed").desc(), F.size("columns"), F.xxhash64(F.to_json("stream_row"))
+    )
+    ranked = judged.withColumn("__nth", F.row_number().over(best))
+    same_event = F.col("stream_row").getField(outcome.event_time) == F.col("batch_row").getField(outcome.event_time)
+    verdict = (
+        F.when(F.col("stream_row").isNull(), DiffClass.MISSING.value)
+        .when(F.col("batch_row").isNull(), DiffClass.EXTRA.value)
+        .when((F.col("__nth") > 1) & ~same_event, DiffClass.CONFLICTING_DUPLICATE.value)
+        .when(F.col("__nth") > 1, DiffClass.DUPLICATE.value)
+        .when(~F.col("__placed"), DiffClass.MISPLACED.value)
+        .when(F.size("columns") > 0, DiffClass.MISMATCHED.value)
+        .otherwise(DiffClass.MATCHED.value)
+    )
+    time = F.coalesce(F.col("batch_row").getField(outcome.event_time), F.col("stream_row").getField(outcome.event_time))
+    return ranked.select(
+        verdict.alias("class"),
+        F.coalesce("columns", F.array().cast("array<string>")).alias("columns"),
+        F.col("__id").alias("outcome_id"),
+        time.alias("event_time"),
+        F.to_date(time).alias("event_date"),
+        F.hour(time).alias("hour"),
+        (F.col("__nth") == 1).alias("first"),
+        "batch_row",
+        "stream_row",
+    )
+
+
+def summarise(compared: DataFrame) -> list[HourSummary]:
+    """Full counts by hour; small, whatever the size of the day."""
+    by_class = compared.groupBy("event_date", "hour", "class").agg(
+        F.count("*").alias("rows"),
+        F.count_if(F.col("batch_row").isNotNull() & F.col("first")).alias("batch_rows"),
+        F.count("stream_row").alias("table_rows"),
+    )
+    by_column = (
+        compared.where(F.col("class") == DiffClass.MISMATCHED.value)
+        .select("event_date", "hour", F.explode("columns").alias("column"))
+        .groupBy("event_date", "hour", "column")
+        .agg(F.count("*").alias("rows"))
+    )
+    columns: dict[tuple[str, int], dict[str, int]] = {}
+    for row in by_column.orderBy("column").collect():
+        columns.setdefault((str(row["event_date"]), row["hour"]), {})[row["column"]] = row["rows"]
+    classes: dict[tuple[str, int], list[Row]] = {}
+    for row in by_class.orderBy("event_date", "hour", "class").collect():
+        classes.setdefault((str(row["event_date"]), row["hour"]), []).append(row)
+    return [
+        HourSummary(
+            event_date=date,
+            hour=hour,
+            batch_rows=sum(row["batch_rows"] for row in rows),
+            table_rows=sum(row["table_rows"] for row in rows),
+            counts={row["class"]: row["rows"] for row in rows},
+            columns=columns.get((date, hour), {}),
+        )
+        for (date, hour), rows in classes.items()
+    ]
+
+
+def _differs(field: StructField) -> Column:
+    """The column's name where the two rows differ in it, null where not; two nulls are equal."""
+    left, right = F.col("batch_row").getField(field.name), F.col("stream_row").getField(field.name)
+    if "map<" in field.dataType.simpleString() or isinstance(field.dataType, MapType):
+        left, right = F.to_json(F.struct(left)), F.to_json(F.struct(right))
+    return F.when(~left.eqNullSafe(right), F.lit(field.name))
+
+
+def _placed(streams: Streams) -> Column:
+    row, time = F.col("stream_row"), F.col("stream_row").getField(streams.outcome.event_time)
+    placed = row.getField("event_date") == F.to_date(time)
+    if streams.outcome.partition_by == "hour":
+        placed = placed & (row.getField("event_hour") == F.hour(time))
+    return F.coalesce(placed, F.lit(True))

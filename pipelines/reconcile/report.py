@@ -1,0 +1,154 @@
+"""A reconciliation as text, JSON and HTML, and as rows of the lake's history."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType, StringType, StructField, StructType
+
+from pipelines.lake import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA, Lake
+from pipelines.reconcile.expectations import Check
+from pipelines.reconcile.run import Reconciliation
+
+JSON_SCHEMA_VERSION = 1
+_SHOWN_SAMPLES = 50
+
+
+def to_dict(run: Reconciliation) -> dict[str, Any]:
+    """The report as JSON-ready data; times are ISO-8601 UTC. `schema_version` changes when a key changes its meaning."""
+    return {
+        "schema_version": JSON_SCHEMA_VERSION,
+        "run_id": run.run_id,
+        "verdict": run.verdict,
+        "agrees": run.agrees,
+        "started_at": iso(run.started_us),
+        "finished_at": iso(run.finished_us),
+        "dates": {"from": _text(run.range.first), "to": _text(run.range.last)},
+        "streams": {"exposure": run.streams[0], "outcome": run.streams[1]},
+        "pins": {**asdict(run.pins), "bound": iso(run.pins.bound)},
+        "counts": run.counts,
+        "differences": run.differences,
+        "repaired": run.repaired,
+        "before_repair": run.before_repair,
+        "account": {**asdict(run.account), "balances": run.account.balances, "unattributed": run.unattributed},
+        "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
+        "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
+        "expectations": [asdict(check) for check in run.checks],
+        "sample": [{**row, "event_time": iso(row["event_time"])} for row in run.sample],
+    }
+
+
+def to_json(run: Reconciliation) -> str:
+    return json.dumps(to_dict(run), indent=2, sort_keys=True, default=str)
+
+
+def to_text(run: Reconciliation) -> str:
+    """The report for a terminal: verdict first."""
+    books = run.account
+    lines = [
+        f"{run.verdict.upper()}: {_verdict_sentence(run)}",
+        "",
+        f"  dates      {run.range}, up to {iso(run.pins.bound) or 'the last event'}",
+        f"  outcomes   {books.landed:,} landed = {books.attributed:,} in the table + {books.pending:,} pending"
+        f"{'' if books.balances else '   DOES NOT BALANCE'}",
+        f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
+        f"  conflicts  {books.conflicting:,} outcome ids with several different events",
+    ]
+    for door in run.doors:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in door.quarantined.items()) or "none"
+        lines.append(f"  {door.stream:<10} {door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}")
+    lines += ["", "  class                        rows"]
+    lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
+    if run.repaired:
+        before = ", ".join(f"{name} {count:,}" for name, count in run.before_repair.items() if count)
+        lines += ["", f"  repaired {run.repaired:,} outcomes ({before})"]
+    lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
+    return "\n".join(lines)
+
+
+def to_html(run: Reconciliation) -> str:
+    """One self-contained page: no script, no network."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.reconcile", "templates"),
+        autoescape=select_autoescape(["html", "j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    data = to_dict(run)
+    data["sample"] = data["sample"][:_SHOWN_SAMPLES]
+    most = max((hour["table_rows"] for hour in data["hours"]), default=0) or 1
+    return environment.get_template("report.html.j2").render(
+        run=data, sentence=_verdict_sentence(run), dates=str(run.range), most=most
+    )
+
+
+def write_files(run: Reconciliation, reports: Path) -> Path:
+    """Write report.html, report.json and report.txt under `reports/<run id>`; the path of the page."""
+    folder = reports / run.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(to_json(run) + "\n")
+    (folder / "report.txt").write_text(to_text(run) + "\n")
+    page = folder / "report.html"
+    page.write_text(to_html(run))
+    return page
+
+
+def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
+    """Append the run to `reconciliations` and its sample of differences to `reconciliation_diffs`."""
+    lake.ensure("reconciliations", "reconciliation_diffs")
+    summary = {k: v for k, v in to_dict(run).items() if k != "sample"}
+    row = (
+        run.run_id,
+        run.started_us,
+        run.finished_us,
+        run.range.first,
+        run.range.last,
+        run.verdict,
+        run.repaired,
+        str(page),
+        json.dumps(summary, sort_keys=True, default=str),
+    )
+    schema = "run_id string, started_at long, finished_at long, from_date date, to_date date, verdict string, repaired long"
+    frame = lake.spark.createDataFrame([row], f"{schema}, report string, summary string")
+    for name in ("started_at", "finished_at"):
+        frame = frame.withColumn(name, F.timestamp_micros(name))
+    frame = frame.withColumn("run_date", F.to_date("finished_at"))
+    lake.append("reconciliations", frame.select(*RECONCILIATIONS_SCHEMA.names))
+    if run.sample:
+        names = ("class", "outcome_id", "event_time", "columns", "stream_row", "batch_row")
+        types = [StructField(n, LongType() if n == "event_time" else StringType()) for n in names]
+        diffs = lake.spark.createDataFrame([tuple(r[n] for n in names) for r in run.sample], StructType(types))
+        diffs = diffs.withColumn("event_time", F.timestamp_micros("event_time")).withColumn("run_id", F.lit(run.run_id))
+        diffs = diffs.withColumn("run_date", F.to_date(F.timestamp_micros(F.lit(run.finished_us))))
+        lake.append("reconciliation_diffs", diffs.select(*DIFFS_SCHEMA.names))
+
+
+def iso(micros: int | str | None) -> str | None:
+    """ISO-8601 UTC with milliseconds; None stays None, and so does a bound before all time."""
+    if micros is None or int(micros) < -(2**52):
+        return None
+    when = datetime.fromtimestamp(int(micros) / 1_000_000, tz=timezone.utc)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+
+
+def _outcome(check: Check) -> str:
+    return "ok" if check.success else "FAIL" if check.failed else "warn"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _verdict_sentence(run: Reconciliation) -> str:
+    rows = sum(hour.batch_rows for hour in run.hours)
+    if run.differences:
+        return f"{run.differences:,} of {rows:,} outcomes differ between the table and an independent batch computation"
+    failed = [check.name for check in run.checks if check.failed]
+    if failed:
+        return f"no row differs, but an expectation failed: {', '.join(failed)}"
+    return f"the table equals an independent batch computation in all {rows:,} outcomes, row by row"

@@ -1,0 +1,261 @@
+"""One reconciliation: pin, recompute, compare, check, repair, verify again.
+
+What the table answers for is what settle's last run had seen (DESIGN section 2). So bronze is pinned at the versions of that
+run, and outcomes are compared up to its horizon; or all of them where it settled all and nothing has landed since.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from functools import reduce
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.bookkeeping import Settled, last_settled
+from pipelines.config import Config
+from pipelines.durations import micros
+from pipelines.lake import Lake, at
+from pipelines.observe.ledger import now_us
+from pipelines.reconcile.batch import attribute, outcome_events
+from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
+from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
+from pipelines.reconcile.expectations import Bound, Check, validate
+from pipelines.reconcile.repair import repair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Event dates (UTC), both inclusive; None is open."""
+
+    first: date | None = None
+    last: date | None = None
+
+    def holds(self, column: Column) -> Column:
+        """Whether a date column lies in the range."""
+        bounds = [column >= F.lit(self.first)] if self.first else []
+        bounds += [column <= F.lit(self.last)] if self.last else []
+        return reduce(lambda a, b: a & b, bounds, F.lit(True))
+
+    def __str__(self) -> str:
+        if self.first is None and self.last is None:
+            return "all dates"
+        return f"{self.first or '...'} to {self.last or '...'}" if self.first != self.last else str(self.first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What was read: table versions, and the bound of event time (microseconds, inclusive; None: every outcome)."""
+
+    exposure_version: int
+    outcome_version: int
+    attributed_version: int
+    bound: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciliation:
+    """The result of a run; `verdict` is `agrees`, `repaired` (agrees now) or `differs`."""
+
+    run_id: str
+    started_us: int
+    finished_us: int
+    range: Range
+    streams: tuple[str, str]
+    pins: Pins
+    hours: list[HourSummary]
+    account: Account
+    doors: list[StreamDoor]
+    checks: list[Check]
+    unattributed: int
+    repaired: int
+    before_repair: dict[str, int]
+    sample: list[dict[str, str]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by class over all hours, every class named."""
+        return {c.value: sum(hour.counts.get(c.value, 0) for hour in self.hours) for c in DiffClass}
+
+    @property
+    def differences(self) -> int:
+        return sum(hour.differences for hour in self.hours)
+
+    @property
+    def agrees(self) -> bool:
+        return not any(check.failed for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        if not self.agrees:
+            return "differs"
+        return "repaired" if self.repaired else "agrees"
+
+
+def reconcile(
+    lake: Lake, config: Config, span: Range, *, fix: bool, reports: Path, say: Callable[[str], None] = lambda _: None
+) -> Reconciliation:
+    """Reconcile the outcomes of `span`; with `fix`, repair what differs and verify again. Reads pinned versions only."""
+    started = now_us()
+    say("computing the batch answer")
+    run = _compare(lake, config, span)
+    first, repaired = run, 0
+    try:
+        if fix and any(hour.differences for hour in run.hours):
+            say("repairing")
+            repaired = repair(lake, run.compared)
+            say("verifying again")
+            run = _compare(lake, config, span)
+        sample = _sample(first.compared, config.reconcile.sample)
+        say("checking expectations")
+        result = Reconciliation(
+            run_id=datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6],
+            started_us=started,
+            finished_us=started,
+            range=span,
+            streams=(lake.streams.exposure.name, lake.streams.outcome.name),
+            pins=run.pins,
+            hours=run.hours,
+            account=run.account,
+            doors=run.doors,
+            checks=[],
+            unattributed=run.unattributed,
+            repaired=repaired,
+            before_repair=_total(first.hours) if repaired else {},
+            sample=sample,
+        )
+        checks = validate(_summary(result), _bounds(config), reports / "data-docs")
+        return replace(result, checks=checks, finished_us=now_us())
+    finally:
+        first.compared.unpersist()
+        run.compared.unpersist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    pins: Pins
+    compared: DataFrame
+    hours: list[HourSummary]
+    account: Account
+    doors: list[StreamDoor]
+    unattributed: int
+
+
+def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
+    streams, window = lake.streams, config.join.attribution_window
+    outcome, exposure = streams.outcome, streams.exposure
+    pins = _pin(lake)
+    bronze_outcomes = lake.read(outcome.name, pins.outcome_version)
+    bronze_exposures = lake.read(exposure.name, pins.exposure_version)
+    table = lake.read(lake.attributed, pins.attributed_version)
+
+    # Which event of an id counts is decided among all of them; only then the dates are cut.
+    time = F.col(outcome.event_time)
+    final = F.lit(True) if pins.bound is None else time <= at(pins.bound)
+    events = outcome_events(bronze_outcomes, streams).where(span.holds(F.to_date(time))).persist()
+    exposures = bronze_exposures.where(_may_be_chosen(span, exposure.event_time, window))
+    expected = attribute(events.where(final), exposures, streams, window)
+    # A row belongs to the comparison by its partition or by its event time: it may have been moved.
+    ours = (span.holds(F.col("event_date")) | span.holds(F.to_date(time))) & final
+    actual = _explained_later(lake, pins, table.where(ours))
+    compared = compare(expected, actual, streams).persist()
+    hours = summarise(compared)
+    books = account(events, actual, streams, final)
+    events.unpersist()
+    unattributed = compared.where(
+        F.col("first") & F.col("stream_row.exposure_time").isNull() & F.col("stream_row").isNotNull()
+    ).count()
+    doors = [
+        stream_door(lake, outcome.name, bronze_outcomes.where(span.holds(F.col("event_date")))),
+        stream_door(lake, exposure.name, bronze_exposures.where(span.holds(F.col("event_date")))),
+    ]
+    return _Comparison(pins=pins, compared=compared, hours=hours, account=books, doors=doors, unattributed=unattributed)
+
+
+def _pin(lake: Lake) -> Pins:
+    # The table first: what settle had seen is then read as of that version, so the two belong together.
+    attributed = lake.version(lake.attributed)
+    settled = last_settled(lake, attributed)
+    newest = (lake.version(lake.streams.exposure.name), lake.version(lake.streams.outcome.name))
+    if settled == Settled():
+        # Nothing has been settled: hold the table to all that has landed, which it does not claim to answer for yet.
+        return Pins(exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None)
+    unchanged = newest == (settled.exposure_version, settled.outcome_version)
+    everything = settled.all and unchanged
+    return Pins(
+        exposure_version=settled.exposure_version,
+        outcome_version=settled.outcome_version,
+        attributed_version=attributed,
+        bound=None if everything else _at_least_epoch(settled.horizon),
+    )
+
+
+def _at_least_epoch(horizon: int | None) -> int:
+    """With no horizon yet nothing is final: a bound before every event."""
+    return horizon if horizon is not None else -(2**53)
+
+
+def _explained_later(lake: Lake, pins: Pins, table: DataFrame) -> DataFrame:
+    """Leave out rows of outcomes that landed after the pin: they are not extra, only not ours to judge yet."""
+    outcome = lake.streams.outcome
+    newest = lake.version(outcome.name)
+    if newest <= pins.outcome_version:
+        return table
+    later = lake.landed_between(outcome.name, pins.outcome_version, newest).select(outcome.id)
+    before = lake.read(outcome.name, pins.outcome_version).select(outcome.id)
+    return table.join(later.join(before, outcome.id, "left_anti").distinct(), outcome.id, "left_anti").select(*table.columns)
+
+
+def _may_be_chosen(span: Range, event_time: str, window: timedelta) -> Column:
+    """Exposures that an outcome of the dates can match: from the window before the first day to the end of the last."""
+    reach = replace(span, first=span.first - timedelta(days=-(-micros(window) // 86_400_000_000)) if span.first else None)
+    return reach.holds(F.col("event_date"))
+
+
+def _total(hours: list[HourSummary]) -> dict[str, int]:
+    return {c.value: sum(h.counts.get(c.value, 0) for h in hours) for c in DIFFERENCES}
+
+
+def _summary(run: Reconciliation) -> dict[str, float]:
+    books = run.account
+    return {
+        "landed": books.landed,
+        "unbalanced": abs(books.landed - books.attributed - books.pending),
+        "table_rows": sum(hour.table_rows for hour in run.hours),
+        "differences": run.differences,
+        "quarantine_rate": max(door.quarantine_rate for door in run.doors),
+        "files_ingested_twice": sum(door.files_ingested_twice for door in run.doors),
+    }
+
+
+def _bounds(config: Config) -> list[Bound]:
+    limits, tolerances = config.reconcile.expectations, config.reconcile.tolerances
+    rate = limits.quarantine_rate
+    bounds = [
+        # An empty side never passes as equal.
+        Bound(column="landed", least=limits.min_outcomes),
+        Bound(column="table_rows", least=limits.min_outcomes),
+        Bound(column="differences", greatest=tolerances.max_differences),
+        Bound(column="unbalanced", greatest=tolerances.max_differences),
+        Bound(column="files_ingested_twice", greatest=0),
+    ]
+    if rate.warn is not None:
+        bounds.append(Bound(column="quarantine_rate", greatest=rate.warn, severity="warning"))
+    if rate.fail is not None:
+        bounds.append(Bound(column="quarantine_rate", greatest=rate.fail))
+    return bounds
+
+
+def _sample(compared: DataFrame, limit: int) -> list[dict[str, str]]:
+    differing = compared.where(F.col("class") != DiffClass.MATCHED.value).orderBy("class", "event_time", "outcome_id")
+    shown = differing.limit(limit).select(
+        "class",
+        F.col("outcome_id").cast("string").alias("outcome_id"),
+        F.unix_micros("event_time").alias("event_time"),
+        F.concat_ws(",", "columns").alias("columns"),
+        F.to_json("stream_row").alias("stream_row"),
+        F.to_json("batch_row").alias("batch_row"),
+    )
+    return [row.asDict() for row in shown.collect()]

@@ -1,0 +1,113 @@
+"""The only place that makes a SparkSession.
+
+Locally it starts one, bound to loopback, quiet, in UTC, with the JARs that `make setup` fetched. Under spark-submit or on
+Databricks it takes the session that is there and only sets what correctness needs.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from pipelines.config import SparkConfig
+from pipelines.errors import RejoinError
+
+JARS_DIR = "REJOIN_JARS"
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+# What the results depend on, wherever the session comes from.
+_SEMANTIC = {
+    # Dates and hours of partitions are UTC (DESIGN section 2).
+    "spark.sql.session.timeZone": "UTC",
+    # The join defines two watermarks on one branch (pipelines/join/watermarks.py), which Spark allows only with this off.
+    # It has a single stateful operator, so nothing else changes.
+    "spark.sql.streaming.statefulOperator.allowMultiple": "false",
+    # `max` would lose rows of the slower stream.
+    "spark.sql.streaming.multipleWatermarkPolicy": "min",
+    # Every micro-batch of a drain must reach the ledger.
+    "spark.sql.streaming.numRecentProgressUpdates": "10000",
+}
+
+
+def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
+    """The session of this process, started when there is none. Raises RejoinError where Java or Delta is missing."""
+    settings = settings or SparkConfig()
+    if _managed_elsewhere():
+        session = SparkSession.builder.getOrCreate()
+    else:
+        with _quiet_jvm(debug):
+            session = _local_session(settings, debug)
+    for key, value in _SEMANTIC.items():
+        session.conf.set(key, value)
+    return session
+
+
+def _managed_elsewhere() -> bool:
+    """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
+    markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
+    return any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
+
+
+def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    log4j = Path(__file__).with_name("log4j2.properties")
+    java_options = f"-Dlog4j2.configurationFile={log4j.as_uri()} -Drejoin.log.level={'warn' if debug else 'off'}"
+    partitions = settings.shuffle_partitions or min(16, max(2, os.cpu_count() or 2))
+    conf = {
+        "spark.driver.memory": settings.driver_memory,
+        "spark.driver.extraJavaOptions": java_options,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": str(settings.ui).lower(),
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": str(partitions),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # Three queries share one driver: each gets its turn.
+        "spark.scheduler.mode": "FAIR",
+        **_jars(),
+        **settings.conf,
+    }
+    builder = SparkSession.builder.appName("rejoin").master(settings.master)
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _jars() -> dict[str, str]:
+    folder = Path(os.environ.get(JARS_DIR) or Path(sys.prefix) / "rejoin-jars")
+    files = sorted(folder.glob("*.jar"))
+    if files:
+        return {"spark.jars": ",".join(str(file) for file in files)}
+    return {"spark.jars.packages": DELTA_PACKAGE}
+
+
+@contextmanager
+def _quiet_jvm(debug: bool) -> Iterator[None]:
+    """Keep what the JVM prints at its start out of the user's stderr; show the end of it should the start fail."""
+    if not shutil.which("java") and not os.environ.get("JAVA_HOME"):
+        raise RejoinError("Java is not installed: Spark needs Java 17 or 21 (e.g. the package openjdk-17-jre-headless)")
+    if debug:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        saved = os.dup(2)
+        os.dup2(log.fileno(), 2)  # the JVM inherits this for as long as it lives
+        try:
+            yield
+        except Exception as error:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()
+            reason = next((line for line in reversed(said) if line.strip()), str(error).splitlines()[0])
+            raise RejoinError(f"Spark did not start: {reason}; run `rejoin doctor`, or again with --debug") from error
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,1 @@
+"""Settling from the lake: whatever the streaming join could not know."""

@@ -1,0 +1,62 @@
+"""Attribution from the lake: candidates for given outcomes among all landed exposures of the attribution window."""
+
+from datetime import timedelta
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.durations import micros
+from pipelines.events import Streams
+from pipelines.lake import at
+
+HOUR_US = 3_600_000_000
+
+
+def event_hours(outcomes: DataFrame, event_time: str) -> list[int]:
+    """The distinct hours of event time (microseconds of their start), in order. Runs the plan of `outcomes`."""
+    hour = F.floor(F.unix_micros(F.col(event_time)) / F.lit(HOUR_US)).cast("bigint") * F.lit(HOUR_US)
+    return sorted(row[0] for row in outcomes.select(hour.alias("__hour")).distinct().collect())
+
+
+def spans(hours: list[int], window: timedelta) -> list[tuple[int, int]]:
+    """The intervals (microseconds, inclusive) in which exposures for outcomes of these hours can lie, overlaps joined.
+
+    >>> spans([0, HOUR_US], timedelta(0))
+    [(0, 7199999999)]
+    """
+    joined: list[tuple[int, int]] = []
+    for hour in sorted(hours):
+        start, end = hour - micros(window), hour + HOUR_US - 1
+        if joined and start <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def within(event_time: str, intervals: list[tuple[int, int]]) -> Column:
+    """A predicate of literals on partition and time, by which Delta skips partitions and files."""
+    parts = [
+        (F.col("event_date") >= F.to_date(at(start)))
+        & (F.col("event_date") <= F.to_date(at(end)))
+        & (F.col(event_time) >= at(start))
+        & (F.col(event_time) <= at(end))
+        for start, end in intervals
+    ]
+    return reduce(lambda a, b: a | b, parts, F.lit(False))
+
+
+def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
+    """Each outcome with each matching exposure, or once with nulls; matching as in DESIGN section 2, over the whole window.
+
+    Returns the columns of `candidate_schema`. `exposures` may be pruned to the spans of the outcomes, no further.
+    """
+    found = exposures.where(streams.exposure.has_keys()).select(
+        *streams.as_exposure(), *(F.col(key).alias(f"__key_{key}") for key in streams.exposure.keys)
+    )
+    behind = F.unix_micros(F.col(streams.outcome.event_time)) - F.unix_micros("exposure_time")
+    matches = (behind >= 0) & (behind <= F.lit(micros(window)))
+    for key in streams.outcome.keys:
+        matches = matches & (F.col(key) == F.col(f"__key_{key}"))
+    return outcomes.join(found, matches, how="left_outer").select(*streams.candidate_schema.names)

@@ -1,0 +1,148 @@
+"""The one keyed writer of attributed rows (DESIGN section 3.4). Every lane writes through it.
+
+A *candidate* is an outcome with one exposure that it may be attributed to, or with none. For each outcome id within a
+partition the table keeps
+
+1. the outcome's event that comes first by (event time, canonical JSON), and
+2. of the exposures offered to that event, the greatest by (time, id, carried values).
+
+Both are choices of an extreme: associative, commutative, idempotent. So a replay, a duplicate, two lanes meeting or any
+order of writes ends in the same row, and no bookkeeping is needed for that. Only `replace`, which reconcile's repair uses,
+may take an exposure away again.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from pipelines.events import Streams
+from pipelines.lake import Lake, column_list
+
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+@dataclass(frozen=True)
+class SinkResult:
+    inserted: int
+    updated: int
+    seconds: float
+
+
+class AttributedSink:
+    """Writes candidates into `attributed_<outcome stream>` of one lake."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self.streams = lake.streams
+
+    def write(self, candidates: DataFrame, *, lane: str, metadata: Mapping[str, Any] | None = None) -> SinkResult:
+        """Merge candidates (columns of `candidate_schema`, any number for an outcome) in one commit.
+
+        The plan of `candidates` is executed fully, exactly once, before the table is touched: a stateful plan needs that
+        also where there is nothing to write. `metadata` is committed with the rows.
+        """
+        clock = time.monotonic()
+        updates = resolve(candidates, self.streams).persist()
+        try:
+            dates = [row[0] for row in updates.select(F.col("event_date").cast("string")).distinct().collect()]
+            inserted = updated = 0
+            if dates:
+                with user_metadata(updates.sparkSession, metadata):
+                    inserted, updated = self._merge(updates, lane, sorted(dates))
+        finally:
+            updates.unpersist()
+        return SinkResult(inserted, updated, time.monotonic() - clock)
+
+    def _merge(self, updates: DataFrame, lane: str, dates: list[str]) -> tuple[int, int]:
+        streams, outcome = self.streams, self.streams.outcome
+        new_event, old_event = outcome.event_rank("s."), outcome.event_rank("t.")
+        new_exposure, old_exposure = streams.exposure_rank("s."), streams.exposure_rank("t.")
+        fresh = [f.name for f in streams.exposure_columns] + ["attributed_by", "updated_at"]
+        names = streams.attributed_schema.names
+        clauses = f"""
+            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names)}
+            WHEN MATCHED AND {new_event} = {old_event} AND s.exposure_time IS NOT NULL
+              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh)}
+            WHEN NOT MATCHED THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
+        """
+        keys = " AND ".join(f"t.`{k}` = s.`{k}`" for k in (*outcome.partition_columns, outcome.id))
+        literals = ", ".join(f"DATE'{date}'" for date in dates)
+        stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", F.current_timestamp())
+        return merge(self.lake, self.lake.attributed, stamped, f"t.event_date IN ({literals}) AND {keys}", clauses)
+
+
+def resolve(candidates: DataFrame, streams: Streams) -> DataFrame:
+    """Candidates to one row for each (partition, outcome id): rules 1 and 2 above, plus the partition columns."""
+    outcome = streams.outcome
+    ranked = candidates.select(
+        *outcome.partition_values(),
+        F.col(outcome.id).alias("__id"),
+        F.expr(outcome.event_rank()).alias("__event_rank"),
+        F.struct(*(F.col(f.name) for f in outcome.schema)).alias("__event"),
+        F.expr(streams.exposure_rank()).alias("__exposure"),
+    )
+    place = [*outcome.partition_columns, "__id"]
+    # Two steps, because the greatest exposure counts only among those of the event that wins.
+    events = ranked.groupBy(*place, "__event_rank").agg(
+        F.first("__event").alias("__event"), F.max("__exposure").alias("__exposure")
+    )
+    winners = events.groupBy(*place).agg(
+        F.min_by(F.struct("__event", "__exposure"), "__event_rank").alias("__row"),
+    )
+    return winners.select(
+        *(F.col("__row.__event").getField(f.name).alias(f.name) for f in outcome.schema),
+        *(F.col("__row.__exposure").getField(f.name).alias(f.name) for f in streams.exposure_columns),
+        *outcome.partition_columns,
+    )
+
+
+def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: str) -> tuple[int, int]:
+    """MERGE `source` (alias s) into `table` (alias t), again where another writer was first; rows inserted and updated.
+
+    `source` must be materialised or deterministic: a retry reads it again.
+    """
+    spark, view = source.sparkSession, f"rejoin_{uuid.uuid4().hex}"
+    source.createOrReplaceTempView(view)
+    statement = f"MERGE INTO {lake.identifier(table)} AS t USING {view} AS s ON {condition} {clauses}"
+    try:
+        for attempt in _conflict_retries():
+            with attempt:
+                row = spark.sql(statement).collect()[0].asDict()
+    finally:
+        spark.catalog.dropTempView(view)
+    return int(row.get("num_inserted_rows") or 0), int(row.get("num_updated_rows") or 0)
+
+
+def _conflict_retries() -> Retrying:
+    """Try again where Delta says that a concurrent commit touched the same files: nothing of ours was written."""
+    return Retrying(
+        retry=retry_if_exception(lambda error: "DELTA_CONCURRENT" in str(error) or "Concurrent" in type(error).__name__),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_attempt(20),
+        reraise=True,
+    )
+
+
+@contextmanager
+def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> Iterator[None]:
+    """Commits made within carry `metadata` as JSON. The setting is the session's: one lane, one session."""
+    if metadata is None:
+        yield
+        return
+    spark.conf.set(USER_METADATA, json.dumps(metadata, sort_keys=True))
+    try:
+        yield
+    finally:
+        spark.conf.unset(USER_METADATA)
+
+
+def _assignments(names: list[str]) -> str:
+    return ", ".join(f"t.`{name}` = s.`{name}`" for name in names)
