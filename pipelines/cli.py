@@ -34,9 +34,7 @@ app = typer.Typer(
 
 RUN, PROVE, LOOK, KEEP = "Run the pipeline", "Prove the result", "Look at it", "Keep it well"
 
-Conf = Annotated[
-    Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")
-]
+Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set join.hot_window=30m. May be repeated."),
@@ -189,9 +187,7 @@ def reconcile(
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First event date.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last event date, inclusive.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Make the table what batch says, then verify again.")] = False,
-    output: Annotated[
-        Format, typer.Option("--format", help="What is printed; the files are always all written.")
-    ] = Format.text,
+    output: Annotated[Format, typer.Option("--format", help="What is printed; the files are always all written.")] = Format.text,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
@@ -327,19 +323,19 @@ def maintain(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
 # Wiring ------------------------------------------------------------------------------------------------------------------
 
 
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=lambda v: _print_version(v), is_eager=True)
-    ] = False,
-) -> None:
-    pass
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"rejoin {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def default_configuration() -> Path:

@@ -36,7 +36,7 @@ def parse_ddl(ddl: str) -> tuple[Column, ...]:
     try:
         statement = sqlglot.parse_one(f"CREATE TABLE t ({ddl})", dialect="spark")
     except SqlglotError as error:
-        first = error.errors[0] if getattr(error, "errors", None) else {}
+        first: dict[str, str] = next(iter(getattr(error, "errors", ())), {})
         near = f" near {first['highlight']!r}" if first.get("highlight") else ""
         raise ValueError(f"not a Spark DDL column list{near}; write e.g. 'id STRING NOT NULL, at TIMESTAMP'") from None
     definitions = list(statement.this.expressions) if isinstance(statement.this, exp.Schema) else []

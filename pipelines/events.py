@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import cast
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -46,7 +47,7 @@ class EventStream:
             id=stream.id,
             event_time=stream.event_time,
             keys=config.join.keys,
-            schema=StructType.fromDDL(stream.ddl),
+            schema=cast(StructType, StructType.fromDDL(stream.ddl)),
             partition_by=stream.partition_by,
         )
 

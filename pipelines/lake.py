@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     DateType,
@@ -300,12 +300,12 @@ class Lake:
             writer.save(self.path(table))
 
 
-def at(when_micros: int) -> "F.Column":
+def at(when_micros: int) -> Column:
     """A timestamp literal from microseconds since the epoch, exact and independent of Python's time zone."""
     return F.timestamp_micros(F.lit(when_micros))
 
 
-def before(column: str, duration: timedelta) -> "F.Column":
+def before(column: str, duration: timedelta) -> Column:
     """`column - duration`, in exact microseconds."""
     return F.timestamp_micros(F.unix_micros(F.col(column)) - F.lit(micros(duration)))
 

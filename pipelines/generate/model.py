@@ -79,9 +79,7 @@ def generate_day(model: DayModel, config: Config) -> Day:
     title_search = _zipf(rng, model.playbacks, model.titles, model.zipf) + model.titles
     seen = shown[cause] if model.impressions else at_search
     played = np.where(searched, at_search, seen + delay)
-    player = np.where(
-        searched, _zipf(rng, model.playbacks, model.profiles, model.zipf), profile[cause] if len(profile) else 0
-    )
+    player = np.where(searched, _zipf(rng, model.playbacks, model.profiles, model.zipf), profile[cause] if len(profile) else 0)
     played_title = np.where(searched, title_search, title[cause] if len(title) else 0)
 
     exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")

@@ -12,8 +12,9 @@ batches start again at 0) is not mistaken for a replay.
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import CheckpointId
@@ -64,7 +65,7 @@ class Door:
         )
         Ledger(lake).write([entry], transaction=(f"ledger:{entry.query}:{entry.run_id}", batch_id))
 
-    def _figures(self, rows: DataFrame, watermark: int | None) -> dict[str, int]:
+    def _figures(self, rows: DataFrame, watermark: int | None) -> dict[str, Any]:
         event_time = F.col("__event").getField(self.stream.event_time)
         ok = F.col("__reason").isNull()
         found = rows.select(
@@ -89,7 +90,7 @@ class Door:
         return rows.join(landed.select("source").distinct(), "source", "left_anti").select(*rows.columns)
 
 
-def is_late(event_time: "F.Column", watermark: int | None) -> "F.Column":
+def is_late(event_time: Column, watermark: int | None) -> Column:
     """Late means at or before the watermark; nothing is late before the first commit."""
     return F.lit(False) if watermark is None else event_time <= at(watermark)
 

@@ -83,9 +83,7 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         F.when(F.col("__parsed").isNotNull(), F.json_object_keys(line)).alias("__keys"),
         F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
     )
-    judged = typed.select(
-        "__raw", "__event", _rescued(stream).alias("__rescued"), _verdict(stream, rules).alias("__verdict")
-    )
+    judged = typed.select("__raw", "__event", _rescued(stream).alias("__rescued"), _verdict(stream, rules).alias("__verdict"))
     return judged.select(
         "__raw",
         "__event",

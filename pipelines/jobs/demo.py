@@ -95,9 +95,7 @@ def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int]
     grid.add_row("attributed", f"{rows - run.unattributed:,} to the {exposure} that led to them")
     grid.add_row("unattributed", f"{run.unattributed:,} with none within {config.join.attribution_window}")
     grid.add_row("answered by", ", ".join(f"{lane} {number:,}" for lane, number in sorted(lanes.items())))
-    grid.add_row(
-        "settled from the lake", ", ".join(f"{cause} {number:,}" for cause, number in sorted(causes.items())) or "none"
-    )
+    grid.add_row("settled from the lake", ", ".join(f"{cause} {number:,}" for cause, number in sorted(causes.items())) or "none")
     grid.add_row("quarantined", ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items())) or "none")
     grid.add_row("state rows at peak", f"{ledger[0] or 0:,} (of {sum(d.accepted for d in run.doors):,} events)")
     grid.add_row("dropped by watermark", f"{ledger[1] or 0:,}")

@@ -23,6 +23,4 @@ def run_generate(
 def landing_directories(config: Config, out: Path | None = None) -> dict[str, Path]:
     if out is not None:
         return {name: out / name for name in config.streams}
-    return {
-        name: Path(resolve(stream.source.path, f"streams.{name}.source.path")) for name, stream in config.streams.items()
-    }
+    return {name: Path(resolve(stream.source.path, f"streams.{name}.source.path")) for name, stream in config.streams.items()}

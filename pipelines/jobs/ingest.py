@@ -1,6 +1,6 @@
 """Ingest: source -> parse -> door -> bronze and quarantine; one stateless query per stream."""
 
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config

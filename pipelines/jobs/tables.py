@@ -1,6 +1,5 @@
 """Show and export: a look at a table, and a table as one file."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,7 +51,7 @@ def export(lake: Lake, table: str, where: str | None, out: Path) -> int:
     try:
         number = counted.count()
         counted.coalesce(1).write.mode("overwrite").format(kind).options(**options).save(str(folder / "rows"))
-        os.replace(next((folder / "rows").glob("part-*")), out)
+        next((folder / "rows").glob("part-*")).replace(out)
         return number
     finally:
         counted.unpersist()

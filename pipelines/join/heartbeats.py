@@ -28,9 +28,7 @@ def feed(lake: Lake, watermark_delay: timedelta) -> bool:
         if newest is None:
             return False
         rows.append((stream.name, "feed", newest - micros(watermark_delay), version, now_us()))
-    frame = lake.spark.createDataFrame(
-        rows, "stream string, kind string, event_time long, bronze_version long, created_at long"
-    )
+    frame = lake.spark.createDataFrame(rows, "stream string, kind string, event_time long, bronze_version long, created_at long")
     for name in ("event_time", "created_at"):
         frame = frame.withColumn(name, F.timestamp_micros(name))
     lake.append("heartbeats", frame.select(*HEARTBEATS_SCHEMA.names))

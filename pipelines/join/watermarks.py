@@ -82,4 +82,4 @@ def _any_value(kind: DataType) -> Column:
         return F.lit(False)
     if isinstance(kind, DateType | TimestampType):
         return F.expr(_EPOCH)
-    return F.from_json(F.lit("[]" if kind.typeName() == "array" else "{}"), kind)
+    return F.from_json(F.lit("[]" if kind.typeName() == "array" else "{}"), kind.simpleString())

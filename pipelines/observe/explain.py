@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import last_settled
@@ -21,7 +21,7 @@ def explain(lake: Lake, config: Config, outcome_id: str) -> str:
     streams = lake.streams
     outcome, exposure = streams.outcome, streams.exposure
     lake.require(outcome.name, exposure.name, lake.attributed)
-    kind = dict((f.name, f.dataType) for f in outcome.schema)[outcome.id]
+    kind = outcome.schema[outcome.id].dataType
     wanted = F.lit(outcome_id).try_cast(kind)
     events = lake.read(outcome.name).where(F.col(outcome.id) == wanted).orderBy(outcome.event_time).collect()
     if not events:
@@ -31,9 +31,7 @@ def explain(lake: Lake, config: Config, outcome_id: str) -> str:
     shown = as_text_times(lake.read(outcome.name).where(F.col(outcome.id) == wanted)).orderBy(outcome.event_time)
     for event in shown.collect():
         met = f"the door's watermark was {event['door_watermark']}" if event["door_watermark"] else "the first commit"
-        lines.append(
-            f"  {event[outcome.event_time]}  {'late' if event['late'] else 'on time'} ({met}), from {event['source']}"
-        )
+        lines.append(f"  {event[outcome.event_time]}  {'late' if event['late'] else 'on time'} ({met}), from {event['source']}")
     lines += ["", "row in the table"]
     lines += [f"  {_describe(row)}" for row in rows] or ["  none yet"]
     lines += ["", f"exposures with the same keys within {format_duration(config.join.attribution_window)} before it"]
@@ -48,9 +46,7 @@ def _matches(lake: Lake, config: Config, event: Row) -> DataFrame:
     streams = lake.streams
     exposure, outcome = streams.exposure, streams.outcome
     one = lake.read(outcome.name).where(F.col(outcome.id) == F.lit(event[outcome.id])).orderBy(outcome.event_time).limit(1)
-    asked = one.select(
-        *(F.col(k).alias(f"__key_{k}") for k in outcome.keys), F.unix_micros(outcome.event_time).alias("__at")
-    )
+    asked = one.select(*(F.col(k).alias(f"__key_{k}") for k in outcome.keys), F.unix_micros(outcome.event_time).alias("__at"))
     rows = lake.read(exposure.name)
     behind = F.col("__at") - F.unix_micros(F.col(exposure.event_time))
     matches = (behind >= 0) & (behind <= F.lit(micros(config.join.attribution_window)))
@@ -72,7 +68,7 @@ def _describe(row: Row) -> str:
     return f"{row['event_date']}: {answer}; by {row['attributed_by']} at {row['updated_at']}"
 
 
-def _standing(lake: Lake, event_time: str, wanted: "F.Column") -> str:
+def _standing(lake: Lake, event_time: str, wanted: Column) -> str:
     when = F.unix_micros(F.min(event_time))
     at = lake.read(lake.streams.outcome.name).where(F.col(lake.streams.outcome.id) == wanted).select(when).collect()[0][0]
     horizon, settled = Ledger(lake).horizon(), last_settled(lake)

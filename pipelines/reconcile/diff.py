@@ -54,8 +54,8 @@ def compare(expected: DataFrame, actual: DataFrame, streams: Streams) -> DataFra
     """One row for each expected outcome and for each further row of the table.
 
     `expected` is the batch result (candidate columns), one row an id; `actual` rows of the attributed table. Returns
-    `class`, `columns` (those that differ), `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs: `batch_row`,
-    `stream_row` (null where there is none).
+    `class`, `columns` (those that differ), `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs,
+    `batch_row` and `stream_row` (null where there is none).
     """
     outcome = streams.outcome
     batch = expected.select(F.col(outcome.id).alias("__id"), F.struct(*streams.candidate_schema.names).alias("batch_row"))
@@ -67,9 +67,7 @@ def compare(expected: DataFrame, actual: DataFrame, streams: Streams) -> DataFra
     )
     judged = pairs.withColumn("columns", differing).withColumn("__placed", _placed(streams))
     # Of several rows of one outcome, the best stands for it; the others are too many.
-    best = Window.partitionBy("__id").orderBy(
-        F.col("__placed").desc(), F.size("columns"), F.xxhash64(F.to_json("stream_row"))
-    )
+    best = Window.partitionBy("__id").orderBy(F.col("__placed").desc(), F.size("columns"), F.xxhash64(F.to_json("stream_row")))
     ranked = judged.withColumn("__nth", F.row_number().over(best))
     same_event = F.col("stream_row").getField(outcome.event_time) == F.col("batch_row").getField(outcome.event_time)
     verdict = (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.events import Streams
@@ -57,7 +57,7 @@ def stream_door(lake: Lake, stream: str, bronze: DataFrame) -> StreamDoor:
     )
 
 
-def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: "F.Column") -> Account:
+def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> Account:
     """Balance the books. `outcomes` has one row an id with `__versions`; `final` tells which are at or below the bound."""
     counted = outcomes.select(final.alias("final"), "__versions").agg(
         F.count("*"), F.count_if(~F.col("final")), F.count_if(F.col("__versions") > 1)

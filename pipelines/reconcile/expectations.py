@@ -14,6 +14,7 @@ from typing import Literal
 import pandas as pd
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
+os.environ["TQDM_DISABLE"] = "1"  # its progress bars would write over ours
 
 Severity = Literal["warning", "critical"]
 
@@ -31,9 +32,7 @@ class Bound:
         words = self.column.replace("_", " ")
         if self.least is None:
             return f"{words} at most {self.greatest:g}"
-        return (
-            f"{words} at least {self.least:g}" if self.greatest is None else f"{words} in {self.least:g}..{self.greatest:g}"
-        )
+        return f"{words} at least {self.least:g}" if self.greatest is None else f"{words} in {self.least:g}..{self.greatest:g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
@@ -102,7 +102,7 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
     return selected
 
 
-def _may_touch_newly(time: str, window: Window, attribution_us: int) -> "F.Column":
+def _may_touch_newly(time: str, window: Window, attribution_us: int) -> Column:
     if window.previous is None:
         return window.reached(time)
     earliest = window.previous - attribution_us

@@ -66,9 +66,7 @@ def open_outcomes(
     hot_since = F.unix_micros(F.col(time)) - F.lit(micros(hot_window))
     no_hot_match = F.col("__exposure_time").isNull() | (F.unix_micros("__exposure_time") < hot_since)
     cause = (
-        F.when(F.col("__done").isNull(), "missing")
-        .when(F.col("late"), "late")
-        .when(no_hot_match & outcome.has_keys(), "tail")
+        F.when(F.col("late"), "late").when(F.col("__done").isNull(), "missing").when(no_hot_match & outcome.has_keys(), "tail")
     )
     return seen.select(*own, cause.alias("__cause")).where(F.col("__cause").isNotNull())
 
