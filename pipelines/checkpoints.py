@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from pipelines.observe.ledger import now_us
+from pipelines.instants import now_us
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -372,14 +372,14 @@ def _day(value: datetime | None) -> Any:
 
 
 def _time(text: str) -> int:
-    from pipelines.durations import micros
+    from pipelines.instants import to_micros
 
     try:
         when = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise ConfigError(f"--from: {text!r} is not an ISO-8601 time, e.g. 2026-01-31T06:00:00Z") from None
     when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return micros(when - datetime(1970, 1, 1, tzinfo=timezone.utc))
+    return to_micros(when)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

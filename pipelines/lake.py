@@ -24,7 +24,6 @@ from pyspark.sql.types import (
 )
 
 from pipelines.config import Config
-from pipelines.durations import micros
 from pipelines.errors import LakeError
 from pipelines.events import EventStream, Streams
 from pipelines.references import resolve
@@ -105,6 +104,7 @@ DIFFS_SCHEMA = StructType(
     ]
 )
 
+ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 LANES = ("join", "settle", "repair")
 
 
@@ -305,9 +305,10 @@ def at(when_micros: int) -> Column:
     return F.timestamp_micros(F.lit(when_micros))
 
 
-def before(column: str, duration: timedelta) -> Column:
-    """`column - duration`, in exact microseconds."""
-    return F.timestamp_micros(F.unix_micros(F.col(column)) - F.lit(micros(duration)))
+def as_text_times(rows: DataFrame) -> DataFrame:
+    """Every timestamp column as ISO-8601 UTC with milliseconds: how people and files get them."""
+    times = [f.name for f in rows.schema if isinstance(f.dataType, TimestampType)]
+    return rows.withColumns({name: F.date_format(f"`{name}`", ISO_MILLIS) for name in times})
 
 
 def column_list(names: Sequence[str], prefix: str = "") -> str:

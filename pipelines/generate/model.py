@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import Config, StreamConfig
+from pipelines.instants import iso, to_micros
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Day:
 def generate_day(model: DayModel, config: Config) -> Day:
     """The arrivals of both streams of `config`. The same model and schemas give the same lines in the same order."""
     rng = np.random.Generator(np.random.PCG64(model.seed))
-    start = (datetime.combine(model.day, datetime.min.time(), timezone.utc) - _EPOCH) // timedelta(microseconds=1)
+    start = to_micros(datetime.combine(model.day, datetime.min.time(), timezone.utc))
     # A title is shown to a profile more than once: further impressions repeat an earlier one some minutes later.
     first = max(1, model.impressions // 2) if model.impressions else 0
     again = rng.integers(0, max(1, first), model.impressions - first)
@@ -145,7 +145,7 @@ def _lines(
             if column == stream.id:
                 event[column] = number if kind in ("BIGINT", "INT") else f"{name[:1]}-{row:07d}-{number % 0xFFFF:04x}"
             elif column == stream.event_time:
-                event[column] = _iso(time)
+                event[column] = iso(time)
             elif column in join_keys:
                 index = min(join_keys.index(column), len(keys) - 1)
                 event[column] = _key(column, kind, int(keys[index][row]))
@@ -176,11 +176,6 @@ def _value(column: str, kind: str, number: int) -> Any:
         words = _WORDS.get(column, [f"{column}-{k}" for k in range(8)])
         return words[number % len(words)]
     return None
-
-
-def _iso(micros: int) -> str:
-    seconds, rest = divmod(micros, SECOND)
-    return f"{(_EPOCH + timedelta(seconds=seconds)):%Y-%m-%dT%H:%M:%S}.{rest // 1000:03d}Z"
 
 
 def _without(line: str, column: str) -> str:

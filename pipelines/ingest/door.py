@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import CheckpointId
 from pipelines.durations import micros
 from pipelines.events import EventStream
+from pipelines.instants import now_us
 from pipelines.lake import QUARANTINE_SCHEMA, Lake, at
-from pipelines.observe.ledger import Entry, Ledger, now_us
+from pipelines.observe.ledger import Entry, Ledger
 
 
 @dataclass(kw_only=True)

@@ -7,15 +7,14 @@ from pathlib import Path
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, MapType, StructType, TimestampType
+from pyspark.sql.types import ArrayType, MapType, StructType
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.errors import RejoinError
-from pipelines.lake import Lake
+from pipelines.lake import Lake, as_text_times
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
-ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
 
 def show(lake: Lake, table: str, where: str | None, limit: int) -> None:
@@ -71,8 +70,3 @@ def select(lake: Lake, table: str, where: str | None) -> DataFrame:
     except (AnalysisException, ParseException) as error:
         said = str(error).strip().splitlines()[0]
         raise RejoinError(f"--where {where}: {said}") from None
-
-
-def as_text_times(rows: DataFrame) -> DataFrame:
-    times = [f.name for f in rows.schema if isinstance(f.dataType, TimestampType)]
-    return rows.withColumns({name: F.date_format(f"`{name}`", ISO_MILLIS) for name in times})

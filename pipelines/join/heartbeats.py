@@ -15,8 +15,8 @@ from datetime import timedelta
 from pyspark.sql import functions as F
 
 from pipelines.durations import micros
+from pipelines.instants import now_us
 from pipelines.lake import HEARTBEATS_SCHEMA, Lake
-from pipelines.observe.ledger import now_us
 
 
 def feed(lake: Lake, watermark_delay: timedelta) -> bool:

@@ -9,8 +9,7 @@ from pipelines.bookkeeping import last_settled
 from pipelines.config import Config
 from pipelines.durations import format_duration, micros
 from pipelines.errors import RejoinError
-from pipelines.jobs.tables import as_text_times
-from pipelines.lake import Lake
+from pipelines.lake import Lake, as_text_times
 from pipelines.observe.ledger import Ledger
 
 _SHOWN = 20

@@ -5,7 +5,6 @@ UTC; durations are milliseconds; counts never include heartbeats.
 """
 
 import json
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,10 @@ from typing import Any
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
+from pipelines.instants import now_us
 from pipelines.lake import LEDGER_SCHEMA, Lake
 
 _TIMES = ("started_at", "finished_at", "watermark", "horizon")
-
-
-def now_us() -> int:
-    """The wall clock in microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, kw_only=True)

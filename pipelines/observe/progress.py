@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from pyspark.sql.streaming.query import StreamingQuery
 
+from pipelines.instants import to_micros
 from pipelines.observe.ledger import Entry
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(kw_only=True)
@@ -82,4 +81,4 @@ def _watermark(progress: dict[str, Any]) -> int | None:
 
 
 def _micros(iso: str) -> int:
-    return (datetime.fromisoformat(iso.replace("Z", "+00:00")) - _EPOCH) // timedelta(microseconds=1)
+    return to_micros(datetime.fromisoformat(iso.replace("Z", "+00:00")))

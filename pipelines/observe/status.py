@@ -2,14 +2,14 @@
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from pipelines.config import Config
+from pipelines.instants import iso, now_us
 from pipelines.lake import Lake
-from pipelines.observe.ledger import Ledger, now_us
+from pipelines.observe.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ def read_status(lake: Lake, config: Config) -> Status:
     settled = last["settle"]
     return Status(
         healthy=not findings,
-        horizon=_iso(ledger.horizon()),
-        settled_to=_iso(settled["detail"]["settled"]["horizon"]) if settled else None,
+        horizon=iso(ledger.horizon()),
+        settled_to=iso(settled["detail"]["settled"]["horizon"]) if settled else None,
         queries=[_query(entry) for entry in last.values() if entry],
         quarantined=_quarantined(lake),
         dropped_by_watermark=dropped,
@@ -115,11 +115,11 @@ def _query(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "query": entry["query"],
         "batch": entry["batch"],
-        "finished_at": _iso(entry["finished_at"]),
+        "finished_at": iso(entry["finished_at"]),
         "age_s": max(0, (now_us() - entry["finished_at"]) // 1_000_000),
         "rows_in": entry["rows_in"] or 0,
         "state_rows": entry["state_rows"],
-        "watermark": _iso(entry["watermark"]),
+        "watermark": iso(entry["watermark"]),
     }
 
 
@@ -137,10 +137,4 @@ def _last_reconciliation(lake: Lake) -> dict[str, Any] | None:
     found = rows.select("verdict", F.unix_micros("finished_at").alias("finished"), "report").collect()
     if not found:
         return None
-    return {"verdict": found[0]["verdict"], "finished_at": _iso(found[0]["finished"]), "report": found[0]["report"]}
-
-
-def _iso(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    return datetime.fromtimestamp(micros / 1e6, tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"verdict": found[0]["verdict"], "finished_at": iso(found[0]["finished"]), "report": found[0]["report"]}

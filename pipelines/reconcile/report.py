@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
+from pipelines.instants import iso
 from pipelines.lake import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA, Lake
 from pipelines.reconcile.expectations import Check
-from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation
 
 JSON_SCHEMA_VERSION = 1
 _SHOWN_SAMPLES = 50
@@ -29,7 +29,7 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "finished_at": iso(run.finished_us),
         "dates": {"from": _text(run.range.first), "to": _text(run.range.last)},
         "streams": {"exposure": run.streams[0], "outcome": run.streams[1]},
-        "pins": {**asdict(run.pins), "bound": iso(run.pins.bound)},
+        "pins": {**asdict(run.pins), "bound": _bound(run)},
         "counts": run.counts,
         "differences": run.differences,
         "repaired": run.repaired,
@@ -38,7 +38,7 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
         "expectations": [asdict(check) for check in run.checks],
-        "sample": [{**row, "event_time": iso(row["event_time"])} for row in run.sample],
+        "sample": [{**row, "event_time": iso(int(row["event_time"]))} for row in run.sample],
     }
 
 
@@ -52,7 +52,7 @@ def to_text(run: Reconciliation) -> str:
     lines = [
         f"{run.verdict.upper()}: {_verdict_sentence(run)}",
         "",
-        f"  dates      {run.range}, up to {iso(run.pins.bound) or 'the last event'}",
+        f"  dates      {run.range}, up to {_bound(run) or 'the last event'}",
         f"  outcomes   {books.landed:,} landed = {books.attributed:,} in the table + {books.pending:,} pending"
         f"{'' if books.balances else '   DOES NOT BALANCE'}",
         f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
@@ -128,12 +128,9 @@ def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
         lake.append("reconciliation_diffs", diffs.select(*DIFFS_SCHEMA.names))
 
 
-def iso(micros: int | str | None) -> str | None:
-    """ISO-8601 UTC with milliseconds; None stays None, and so does a bound before all time."""
-    if micros is None or int(micros) < -(2**52):
-        return None
-    when = datetime.fromtimestamp(int(micros) / 1_000_000, tz=timezone.utc)
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+def _bound(run: Reconciliation) -> str | None:
+    """Up to when outcomes were compared; `nothing` where no horizon has been published yet."""
+    return "nothing" if run.pins.bound == NOTHING_FINAL else iso(run.pins.bound)
 
 
 def _outcome(check: Check) -> str:

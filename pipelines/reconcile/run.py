@@ -17,13 +17,16 @@ from pyspark.sql import functions as F
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
 from pipelines.durations import micros
+from pipelines.instants import now_us
 from pipelines.lake import Lake, at
-from pipelines.observe.ledger import now_us
 from pipelines.reconcile.batch import attribute, outcome_events
 from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
 from pipelines.reconcile.expectations import Bound, Check, validate
 from pipelines.reconcile.repair import repair
+
+# The bound before the join has published any horizon: earlier than every event.
+NOTHING_FINAL = -(2**53)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +191,8 @@ def _pin(lake: Lake) -> Pins:
         exposure_version=settled.exposure_version,
         outcome_version=settled.outcome_version,
         attributed_version=attributed,
-        bound=None if everything else _at_least_epoch(settled.horizon),
+        bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
     )
-
-
-def _at_least_epoch(horizon: int | None) -> int:
-    """With no horizon yet nothing is final: a bound before every event."""
-    return horizon if horizon is not None else -(2**53)
 
 
 def _explained_later(lake: Lake, pins: Pins, table: DataFrame) -> DataFrame:

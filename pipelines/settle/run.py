@@ -10,8 +10,9 @@ from pyspark.sql import functions as F
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
 from pipelines.durations import micros
+from pipelines.instants import now_us
 from pipelines.lake import Lake, at
-from pipelines.observe.ledger import Entry, Ledger, now_us
+from pipelines.observe.ledger import Entry, Ledger
 from pipelines.settle.lookup import event_hours, lake_candidates, spans, within
 from pipelines.settle.selection import Window, open_outcomes, touched_outcomes
 from pipelines.sink import AttributedSink, SinkResult

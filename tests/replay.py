@@ -1,0 +1,97 @@
+"""Feeds waves of events through the real stages. Each call to a stage starts its query from its checkpoint: a restart."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DateType, TimestampType
+
+from pipelines.config import load_config
+from pipelines.jobs.ingest import ingest
+from pipelines.jobs.join import join
+from pipelines.jobs.reconcile import run_reconcile
+from pipelines.jobs.settle import settle
+from pipelines.lake import Lake
+from pipelines.reconcile.run import Range, Reconciliation
+from pipelines.settle.run import SettleResult
+
+CONF = Path(__file__).parent.parent / "conf" / "playback.yml"
+
+
+class Replay:
+    """A pipeline of the default configuration (or `conf`) in a directory of its own."""
+
+    def __init__(self, spark: SparkSession, root: Path, overrides: Iterable[str] = (), conf: Path = CONF) -> None:
+        names = load_config(conf).streams
+        landing = [f"streams.{name}.source.path={root}/landing/{name}" for name in names]
+        self.config = load_config(conf, [f"lake={root}/lake", *landing, *overrides])
+        self.lake = Lake(spark, self.config)
+        self.root = root
+        self._files = 0
+        for name in names:
+            (root / "landing" / name).mkdir(parents=True)
+
+    def land(self, stream: str, events: Iterable[dict[str, Any] | str], name: str | None = None) -> Path | None:
+        """One file of events (or raw lines); none where there are no events."""
+        lines = [event if isinstance(event, str) else json.dumps(event) for event in events]
+        if not lines:
+            return None
+        self._files += 1
+        path = self.root / "landing" / stream / (name or f"file-{self._files:04d}.jsonl")
+        hidden = path.with_name(f".{path.name}")
+        hidden.write_text("".join(line + "\n" for line in lines))
+        return hidden.rename(path)
+
+    def wave(self, impressions: Iterable[Any] = (), playbacks: Iterable[Any] = ()) -> None:
+        """Land one file each and ingest them."""
+        self.land("impressions", impressions)
+        self.land("playbacks", playbacks)
+        self.ingest()
+
+    def ingest(self) -> None:
+        ingest(self.lake, self.config, once=True)
+
+    def join(self) -> None:
+        join(self.lake, self.config, once=True)
+
+    def settle(self, *, everything: bool = False) -> SettleResult:
+        return settle(self.lake, self.config, everything=everything)
+
+    def reconcile(self, span: Range | None = None, *, fix: bool = False) -> Reconciliation:
+        return run_reconcile(self.lake, self.config, span or Range(), fix=fix)[0]
+
+    def lose_checkpoint(self, query: str) -> None:
+        shutil.rmtree(self.lake.checkpoint(query))
+
+    def read(self, table: str) -> DataFrame:
+        return self.lake.read(table)
+
+    def rows(self, table: str, where: str = "true") -> list[dict[str, Any]]:
+        """The rows with times in microseconds and dates as text, so that Python's time zone plays no part."""
+        frame = self.read(table).where(where)
+        for field in frame.schema:
+            if isinstance(field.dataType, TimestampType):
+                frame = frame.withColumn(field.name, F.unix_micros(field.name))
+            if isinstance(field.dataType, DateType):
+                frame = frame.withColumn(field.name, F.col(field.name).cast("string"))
+        return [row.asDict(recursive=True) for row in frame.collect()]
+
+    def attributed(self) -> dict[Any, dict[str, Any]]:
+        """The attributed rows by outcome id, without what says who wrote them and when; asserts one row an id."""
+        id = self.lake.streams.outcome.id
+        rows = self.rows(self.lake.attributed)
+        by_id = {row[id]: {k: v for k, v in row.items() if k not in ("attributed_by", "updated_at")} for row in rows}
+        assert len(by_id) == len(rows), "an outcome has more than one row"
+        return by_id
+
+    def answers(self) -> dict[Any, tuple[Any, str]]:
+        """Outcome id -> (exposure id, lane)."""
+        id = self.lake.streams.outcome.id
+        return {row[id]: (row["exposure_id"], row["attributed_by"]) for row in self.rows(self.lake.attributed)}
+
+    def dropped(self) -> int:
+        return sum(row["rows_dropped_by_watermark"] or 0 for row in self.rows("ledger"))

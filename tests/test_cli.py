@@ -1,0 +1,214 @@
+"""The command line as a process: what it prints, how it exits."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import oracle
+
+ROOT = Path(__file__).parent.parent
+REJOIN = Path(sys.executable).parent / "rejoin"
+COMMANDS = [
+    *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
+    *("show", "export", "status", "explain", "doctor", "rebuild", "maintain"),
+]
+
+
+def rejoin(*args: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(REJOIN), *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+def test_help_names_every_command_and_answers_at_once() -> None:
+    clock = time.monotonic()
+    done = rejoin("--help")
+    seconds = time.monotonic() - clock
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+    # Generous for a busy machine; Spark alone takes longer to import and start.
+    assert seconds < 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_without_spark(command: str) -> None:
+    code = (
+        "import sys; from pipelines.cli import app\n"
+        f"try: app(['{command}', '--help'], standalone_mode=False)\n"
+        "finally: assert not {'pyspark', 'pandas', 'pydantic'} & set(sys.modules), 'heavy import for help'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--conf" in done.stdout
+
+
+MISUSE = [
+    (["nope"], "No such command 'nope'"),
+    (["ingest", "--nope"], "No such option: --nope"),
+    (["show"], "Missing argument 'TABLE'"),
+    (["ingest", "--set", "join.hot_windw=1m"], "join.hot_windw: unknown key; did you mean hot_window?"),
+    (["ingest", "--conf", "missing.yml"], "missing.yml: cannot be read"),
+    (["reconcile", "--date", "2026-01-01", "--from", "2026-01-01"], "--date: cannot go with --from or --to"),
+    (["reconcile", "--date", "someday"], "'someday'"),
+    (["export", "playbacks", "--out", "x.xlsx"], "must end in .parquet, .csv, .jsonl"),
+    (["generate", "--median-delay", "soon"], "--median-delay: 'soon' is not a duration"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), MISUSE, ids=[" ".join(args) for args, _ in MISUSE])
+def test_misuse_is_exit_2_and_one_line(args: list[str], message: str) -> None:
+    done = rejoin(*args)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+OTHER_DOMAIN = """
+lake: {root}/lake
+streams:
+  offers: {{role: exposure, id: offer, event_time: made_at,
+    schema: "offer BIGINT NOT NULL, made_at TIMESTAMP, shop INT, buyer STRING, price DOUBLE, tags ARRAY<STRING>",
+    source: {{format: files, path: {root}/in/offers}}}}
+  orders: {{role: outcome, id: number, event_time: placed, partition_by: hour,
+    schema: "number STRING, placed TIMESTAMP NOT NULL, shop INT, buyer STRING, value DOUBLE, reason STRING",
+    source: {{format: files, path: {root}/in/orders}}}}
+join: {{keys: [buyer, shop], attribution_window: 2h, hot_window: 10m, watermark_delay: 2m, carry: [price, tags]}}
+spark: {{shuffle_partitions: 2}}
+"""
+START = 1_767_225_600_000  # 2026-01-01, in milliseconds
+
+
+def other_events(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    draw = random.Random(seed)
+    times = [START + 30_000 * k for k in range(600)]
+
+    def who() -> dict[str, Any]:
+        return {"buyer": draw.choice(["ann", "bob", None]), "shop": draw.choice([1, 2])}
+
+    offers = [
+        {"offer": k // 2, "made_at": draw.choice(times), "price": draw.choice([1.5, 2.0, None]), "tags": ["x"], **who()}
+        for k in range(300)
+    ]
+    orders = [
+        {"number": f"n{k}", "placed": draw.choice(times), "value": 9.5, "reason": draw.choice(["a", None]), **who()}
+        for k in range(200)
+    ]
+    return offers, orders
+
+
+def run_other_domain(root: Path, seed: int, *, shuffled: int, copies: int) -> list[dict[str, str]]:
+    """Land the events in waves with every stage in between; the exported table."""
+    offers, orders = other_events(seed)
+    root.mkdir()
+    conf = root / "other.yml"
+    conf.write_text(OTHER_DOMAIN.format(root=root))
+    draw = random.Random(shuffled)
+    for name, events in (("offers", offers), ("orders", orders)):
+        draw.shuffle(events)
+        folder = root / "in" / name
+        folder.mkdir(parents=True)
+        for wave in range(3):
+            text = "".join(json.dumps(event) + "\n" for event in events[wave::3])
+            for copy in range(copies):
+                (folder / f"wave{wave}-{copy}.json").write_text(text)
+    for command in (["ingest", "--once", "--set", "trigger.max_files=2"], ["join", "--once"], ["settle", "--all"], ["reconcile"]):
+        done = rejoin(*command, "--conf", conf)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert done.stderr == ""
+    out = root / "table.csv"
+    assert rejoin("export", "attributed_orders", "--out", out, "--conf", conf).returncode == 0
+    with out.open() as lines:
+        return sorted(csv.DictReader(lines), key=lambda row: row["number"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(tmp_path: Path) -> None:
+    offers, orders = other_events(3)
+    expected = oracle.attribute(
+        orders,
+        offers,
+        window=timedelta(hours=2),
+        outcome_id="number",
+        exposure_id="offer",
+        outcome_time="placed",
+        exposure_time="made_at",
+        keys=("buyer", "shop"),
+        carry=("price", "tags"),
+    )
+    rows = run_other_domain(tmp_path / "a", 3, shuffled=1, copies=1)
+    found = {r["number"]: (r["placed"], r["exposure_id"], r["exposure_price"], r["exposure_time"]) for r in rows}
+    wanted = {
+        id: (
+            _iso(e["event_time"] if "event_time" in e else e["placed"]),
+            _text(e["exposure_id"]),
+            _text(e["exposure_price"]),
+            _iso(e["exposure_time"]),
+        )
+        for id, e in expected.items()
+    }
+    assert found == wanted
+    assert all(row["event_hour"] == str(int(row["placed"][11:13])) for row in rows)
+    again = run_other_domain(tmp_path / "b", 3, shuffled=2, copies=2)
+    drop = {"attributed_by", "updated_at"}
+    assert [{k: v for k, v in r.items() if k not in drop} for r in again] == [
+        {k: v for k, v in r.items() if k not in drop} for r in rows
+    ]
+
+
+def _iso(micros: int | None) -> str:
+    if micros is None:
+        return ""
+    seconds = oracle.EPOCH + timedelta(microseconds=micros)
+    return seconds.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_looking_at_a_pipeline(tmp_path: Path) -> None:
+    """generate, the stages, then every command that looks at the result or keeps it well."""
+    common = ["--set", f"lake={tmp_path}/lake", "--set", "spark.shuffle_partitions=2"]
+    for name in ("impressions", "playbacks"):
+        common += ["--set", f"streams.{name}.source.path={tmp_path}/landing/{name}"]
+    assert "nothing has run yet" in rejoin("status", *common).stdout
+    small = ["--impressions", 600, "--playbacks", 200, "--waves", 2, "--date", "2026-01-01"]
+    assert rejoin("generate", *small, *common).returncode == 0
+    for command in (["ingest", "--once"], ["join", "--once"], ["settle", "--once"]):
+        done = rejoin(*command, *common)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = rejoin("reconcile", "--format", "json", *common)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["verdict"]) == (0, "agrees")
+    assert "HEALTHY" in rejoin("status", *common).stdout
+    id = report_id(tmp_path, common)
+    explained = rejoin("explain", id, *common)
+    assert "row in the table" in explained.stdout
+    assert rejoin("explain", "nobody", *common).returncode == 2
+    shown = rejoin("show", "ledger", "--limit", 3, *common)
+    assert "ingest:" in shown.stdout
+    where = rejoin("show", "ledger", "--where", "no such column", *common)
+    assert (where.returncode, len(where.stderr.splitlines())) == (2, 1)
+    assert rejoin("rebuild", *common).returncode == 0
+    assert rejoin("rebuild", "--from", "2026-01-01T12:00:00Z", *common).returncode == 0
+    assert "vacuumed" in rejoin("maintain", *common).stdout
+    assert rejoin("reconcile", *common).returncode == 0
+    assert "FAIL" not in rejoin("doctor", *common).stdout
+
+
+def report_id(tmp_path: Path, common: list[str]) -> str:
+    out = tmp_path / "table.jsonl"
+    assert rejoin("export", "attributed_playbacks", "--out", out, "--where", "exposure_id IS NOT NULL", *common).returncode == 0
+    first = json.loads(out.read_text().splitlines()[0])
+    assert first["event_time"].endswith("Z")
+    return str(first["playback_id"])

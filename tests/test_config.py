@@ -1,0 +1,126 @@
+"""Configuration: every mistake is one line that names the file, the key and the remedy."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.durations import format_duration, parse_duration
+from pipelines.errors import ConfigError
+from pipelines.references import resolve
+
+CONF = Path(__file__).parent.parent / "conf"
+PLAYBACK = CONF / "playback.yml"
+
+
+def test_the_shipped_configurations_load() -> None:
+    playback, ads = load_config(PLAYBACK), load_config(CONF / "ads.yml")
+    assert playback.join.attribution_window == timedelta(hours=6)
+    assert playback.stream_name("outcome") == "playbacks"
+    assert ads.outcome.partition_by == "hour"
+    assert ads.state_store.provider == "memory"
+
+
+MISTAKES = [
+    ("join.hot_windw=3m", "join.hot_windw: unknown key; did you mean hot_window? allowed: keys, attribution_window"),
+    ("hot_window=3m", "hot_window: unknown key"),
+    ("join.hot_window=3 minutes", "join.hot_window: '3 minutes' is not a duration such as"),
+    ("join.hot_window=30", "join.hot_window: 30 is not a duration"),
+    ("join.hot_window=7h", "join.hot_window: 7h is longer than attribution_window (6h)"),
+    ("join.attribution_window=0", "join.attribution_window: must be longer than 0"),
+    ("join.idle_timeout=0", "join.idle_timeout: must be longer than 0"),
+    ("join.keys=[]", "join.keys: Tuple should have at least 1 item"),
+    ("join.keys=[nope]", "join.keys: column nope is not in the schema of streams.playbacks"),
+    ("join.keys=[profile_id,profile_id]", "join.keys: names a column twice"),
+    ("join.carry=[nope]", "join.carry: column nope is not in the schema of streams.impressions"),
+    ("streams.playbacks.id=nope", "streams.playbacks.id: column nope is not in the schema"),
+    ("streams.playbacks.event_time=device", "column device is the event time, so it must be TIMESTAMP, not STRING"),
+    ("streams.playbacks.role=exposure", "streams: exactly one exposure and one outcome stream are needed"),
+    ("streams.playbacks.role=both", "streams.playbacks.role: Input should be 'exposure' or 'outcome'"),
+    ("streams.playbacks.schema=a STRIN", "streams.playbacks.schema: "),
+    (
+        "streams.playbacks.schema='playback_id STRING, event_time TIMESTAMP, late INT'",
+        "column late is one that Rejoin itself adds",
+    ),
+    ("streams.playbacks.partition_by=minute", "streams.playbacks.partition_by: Input should be 'date' or 'hour'"),
+    ("streams.playbacks.source.format=carrier_pigeon", "streams.playbacks.source.format: Input should be 'files'"),
+    ("streams.quarantine.role=outcome", "streams.quarantine.id: missing"),
+    ("state_store.provider=mongodb", "state_store.provider: Input should be 'rocksdb' or 'memory'"),
+    ("trigger.max_files=0", "trigger.max_files: Input should be greater than 0"),
+    ("lake=cat.schema", "checkpoints: needed where lake is a catalog.schema"),
+    ("join", "must read key.path=value"),
+    ("join.keys.x=1", "join.keys is not a group of keys"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES, ids=[override for override, _ in MISTAKES])
+def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(PLAYBACK, [override])
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text(PLAYBACK.read_text().replace("hot_window: 30m", "hot_window: 30q"))
+    with pytest.raises(ConfigError, match=r"mine\.yml: join\.hot_window: '30q' is not"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- a", "must be a mapping"),
+        ("lake: a\nlake: b", "key 'lake' stands twice"),
+        ("lake: a", "streams: missing; this key is required (and 1 more: join)"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(file)
+    assert message in str(raised.value)
+    assert "broken.yml" in str(raised.value)
+
+
+def test_a_file_that_is_not_there_names_the_option() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read .* --conf FILE"):
+        load_config(Path("nowhere.yml"))
+
+
+def test_an_override_is_yaml() -> None:
+    config = load_config(PLAYBACK, ["join.hot_window=0", "join.carry=[device]", "lake=/elsewhere"])
+    assert (config.join.hot_window, config.join.carry, config.lake) == (timedelta(0), ("device",), "/elsewhere")
+
+
+@pytest.mark.parametrize("text", ["250ms", "30s", "10m", "6h", "2d", "1h30m", "1d2h3m4s5ms"])
+def test_a_duration_reads_back(text: str) -> None:
+    assert format_duration(parse_duration(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "1.5h", "10 m", "5", 5, True, None, "99999999999999999999d"])
+def test_what_is_no_duration(text: object) -> None:
+    with pytest.raises(ValueError, match="duration|longer than time"):
+        parse_duration(text)
+
+
+def test_references_resolve_late_and_never_print(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAKE_ROOT", "/secret/place")
+    config = load_config(PLAYBACK, ["lake=${env:LAKE_ROOT}/lake"])
+    assert "/secret/place" not in repr(config)
+    assert resolve(config.lake, "lake") == "/secret/place/lake"
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "password").write_text("hunter2\n")
+    monkeypatch.setenv("REJOIN_SECRETS_DIR", str(tmp_path))
+    assert resolve("${secret:kafka/password}", "x") == "hunter2"
+
+
+@pytest.mark.parametrize("text", ["${env:NOT_SET_ANYWHERE}", "${secret:one}", "${secret:../up}", "${secret:a/b}"])
+def test_a_reference_that_leads_nowhere_names_its_key(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.delenv("REJOIN_SECRETS_DIR", raising=False)
+    with pytest.raises(ConfigError, match="streams.x.source.path: "):
+        resolve(text, "streams.x.source.path")

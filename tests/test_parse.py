@@ -1,0 +1,121 @@
+"""One line in: an accepted event, or a reason."""
+
+import json
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from pipelines.events import EventStream
+from pipelines.ingest.parse import ParseRules, parse
+
+TIME = '"t":"2026-01-01T00:00:00Z"'
+LIMIT = 1000
+
+# line -> reason (None: accepted), part of the detail
+LINES: list[tuple[str, str | None, str]] = [
+    ('{"id":"1",%s}' % TIME, None, ""),
+    ('  {"id": "1", %s}  \r' % TIME, None, ""),
+    ('{"id":"1","t":1700000000000}', None, ""),
+    ('{"id":"1","t":"1700000000000"}', None, ""),
+    ('{"id":"1","k":null,%s}' % TIME, None, ""),
+    ('{"id":"","n":null,%s}' % TIME, None, ""),
+    ('{"id":"7","k":"5",%s}' % TIME, None, ""),
+    ('{"id":"1","k":"{\\"a\\":1}",%s}' % TIME, None, ""),
+    ('{"id":"true",%s}' % TIME, None, ""),
+    ('{"id" : "9",%s}' % TIME, None, ""),
+    ('{"id":"1","d":5,%s}' % TIME, None, ""),
+    ('{"id":"1","s":{"p":1},"l":[1,2],%s}' % TIME, None, ""),
+    ('{"id":"1","value":"v","source_":1,%s}' % TIME, None, ""),
+    ("nonsense", "not_json", "not one JSON object"),
+    ('{"id":"1",', "not_json", ""),
+    ("[]", "not_json", ""),
+    ("null", "not_json", ""),
+    ('"text"', "not_json", ""),
+    ("5", "not_json", ""),
+    ('[{"id":"1",%s}]' % TIME, "not_json", ""),
+    ('{"id":"1",%s}{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
+    ('{"id":"1",%s},{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
+    ('{"id":"1",%s} trailing' % TIME, "not_json", ""),
+    ('{"id":"1","d":NaN,%s}' % TIME, "not_json", ""),
+    ("{'id':'1',%s}" % TIME, "not_json", ""),
+    ('{"id":5,%s}' % TIME, "wrong_type", "id must be STRING, got 5"),
+    ('{"id":"1","k":true,%s}' % TIME, "wrong_type", "k must be STRING, got true"),
+    ('{"id":"1","k":{"a":1},%s}' % TIME, "wrong_type", 'k must be STRING, got {"a":1}'),
+    ('{"id":"5","k":5,%s}' % TIME, "wrong_type", "k must be STRING, got 5"),
+    ('{"id":"1","n":"3",%s}' % TIME, "wrong_type", 'n must be INT, got "3"'),
+    ('{"id":"1","n":3.5,%s}' % TIME, "wrong_type", "n must be INT"),
+    ('{"id":"1","n":3000000000,%s}' % TIME, "wrong_type", "n must be INT"),
+    ('{"id":"1","d":"x",%s}' % TIME, "wrong_type", "d must be DOUBLE"),
+    ('{"id":"1","b":"true",%s}' % TIME, "wrong_type", "b must be BOOLEAN"),
+    ('{"id":"1","s":3,%s}' % TIME, "wrong_type", "s must be STRUCT"),
+    ('{"id":"1","s":{"p":"q"},%s}' % TIME, "wrong_type", ""),
+    ('{"id":"1","l":[1,"x"],%s}' % TIME, "wrong_type", "l must be ARRAY"),
+    ("{%s}" % TIME, "missing_required", "id is absent"),
+    ('{"id":null,%s}' % TIME, "missing_required", "id is null"),
+    ('{"id":"1"}', "missing_required", "t is absent"),
+    ('{"id":"1","t":null}', "missing_required", "t is null"),
+    ("{}", "missing_required", "id is absent"),
+    ('{"id":"1","t":"yesterday"}', "unparseable_time", "t: yesterday is not ISO-8601"),
+    ('{"id":"1","t":"2026-01-01T00:00:00"}', "unparseable_time", ""),
+    ('{"id":"1","t":"2026-13-01T00:00:00Z"}', "unparseable_time", ""),
+    ('{"id":"1","t":"2026-02-30T00:00:00Z"}', "unparseable_time", ""),
+    ('{"id":"1","t":1.5}', "unparseable_time", ""),
+    ('{"id":"1","t":true}', "unparseable_time", ""),
+    ('{"id":"1","t":""}', "unparseable_time", ""),
+    ('{"id":"1","t":99999999999999999999}', "unparseable_time", ""),
+    ('{"id":"1","t":"2099-01-01T00:00:00Z"}', "future_time", "s ahead of its record"),
+    ('{"id":"1","t":4102444800000}', "future_time", ""),
+    ('{"id":"1","k":"%s",%s}' % ("x" * LIMIT, TIME), "oversize", f"at most {LIMIT} are accepted"),
+]
+
+
+@pytest.fixture(scope="module")
+def stream(spark: SparkSession) -> EventStream:
+    ddl = "id STRING NOT NULL, t TIMESTAMP, k STRING, n INT, d DOUBLE, b BOOLEAN, s STRUCT<p: INT>, l ARRAY<INT>, value STRING"
+    schema = StructType.fromDDL(ddl)
+    assert isinstance(schema, StructType)
+    return EventStream(name="x", role="outcome", id="id", event_time="t", keys=("k",), schema=schema, partition_by="date")
+
+
+def parsed(spark: SparkSession, stream: EventStream, lines: list[str]) -> list[dict[str, Any]]:
+    raw = F.struct("value", F.lit("2026-06-01").cast("timestamp").alias("record_time"))
+    frame = spark.createDataFrame([(line,) for line in lines], "value string").select(raw.alias("__raw"))
+    rules = ParseRules(max_event_bytes=LIMIT, max_future_skew_us=300_000_000)
+    rows = parse(frame, stream, rules).withColumn("us", F.unix_micros("__event.t"))
+    return [row.asDict(recursive=True) for row in rows.collect()]
+
+
+def test_every_line_is_accepted_or_has_its_reason(spark: SparkSession, stream: EventStream) -> None:
+    rows = parsed(spark, stream, [line for line, _, _ in LINES])
+    found = [(row["__raw"]["value"], row["__reason"]) for row in rows]
+    assert found == [(line, reason) for line, reason, _ in LINES]
+    for row, (line, _, detail) in zip(rows, LINES, strict=True):
+        assert detail in (row["__detail"] or ""), line
+
+
+TIMES = [
+    ("2026-01-01T00:00:00Z", 0),
+    ("2026-01-01t00:00:00z", 0),
+    ("2026-01-01 00:00Z", 0),
+    ("2026-01-01T05:30:00.123456789+05:30", 123456),
+    ("2026-01-01T00:00:00,5+0000", 500000),
+    ("2025-12-31T16:00:00-08", 0),
+    (1767225600000, 0),
+    (1767225600001, 1000),
+]
+
+
+def test_times_are_read_exactly(spark: SparkSession, stream: EventStream) -> None:
+    rows = parsed(spark, stream, [json.dumps({"id": "1", "t": time}) for time, _ in TIMES])
+    assert [row["us"] - 1767225600_000_000 for row in rows] == [offset for _, offset in TIMES]
+
+
+def test_fields_outside_the_schema_are_rescued(spark: SparkSession, stream: EventStream) -> None:
+    line = '{"id":"1","z":{"b":[1,2.5,null],"a":"x"},"a":true,%s}' % TIME
+    plain = '{"id":"1",%s}' % TIME
+    rows = parsed(spark, stream, [line, plain])
+    assert rows[0]["__rescued"] == '{"a":true,"z":{"a":"x","b":[1,2.5,null]}}'
+    assert rows[1]["__rescued"] is None

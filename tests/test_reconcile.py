@@ -1,0 +1,120 @@
+"""Reconcile finds every planted fault in its class, exactly counted, and repairs it."""
+
+import json
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.reconcile.report import to_dict, to_html, to_text
+from pipelines.reconcile.run import Range
+from tests import oracle
+from tests.builders import play, shown
+
+IMPRESSIONS = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(8)]
+PLAYBACKS = [play(f"p{n}", f"{8 + n:02d}:20") for n in range(8)]
+NEXT_DAY = [play("tomorrow", "2026-01-11T00:30:00Z")]
+
+
+@pytest.fixture
+def pipeline(replay: Any) -> Any:
+    made = replay()
+    made.wave(IMPRESSIONS, PLAYBACKS + NEXT_DAY)
+    made.join()
+    made.settle(everything=True)
+    return made
+
+
+def sql(pipeline: Any, statement: str) -> None:
+    pipeline.lake.spark.sql(statement.format(t=pipeline.lake.identifier("attributed_playbacks")))
+
+
+def differences(report: Any) -> dict[str, int]:
+    return {name: count for name, count in report.counts.items() if count and name != "matched"}
+
+
+def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -> None:
+    clean = pipeline.reconcile()
+    assert (clean.verdict, clean.counts["matched"], differences(clean)) == ("agrees", 9, {})
+    for fault in (
+        "DELETE FROM {t} WHERE playback_id = 'p0'",
+        "UPDATE {t} SET exposure_id = 'i0' WHERE playback_id = 'p1'",
+        "UPDATE {t} SET exposure_position = exposure_position + 1, device = 'fridge' WHERE playback_id = 'p2'",
+        "UPDATE {t} SET event_date = DATE'2026-01-12' WHERE playback_id = 'p3'",
+        "INSERT INTO {t} SELECT * FROM {t} WHERE playback_id = 'p4'",
+        "UPDATE {t} SET playback_id = 'made-up' WHERE playback_id = 'p5'",
+        "UPDATE {t} SET exposure_id = null, exposure_time = null WHERE playback_id = 'tomorrow'",
+    ):
+        sql(pipeline, fault)
+    found = pipeline.reconcile()
+    assert found.verdict == "differs"
+    expected = {"missing": 2, "mismatched": 2, "misplaced": 1, "duplicate": 1, "extra": 1}
+    # Tomorrow's play lies more than six hours behind all impressions: it was unattributed, so that update changed nothing.
+    expected["mismatched"] = 2
+    assert differences(found) == expected
+    columns = {name: n for hour in found.hours for name, n in hour.columns.items()}
+    assert columns == {"exposure_id": 1, "exposure_position": 1, "device": 1}
+    assert not found.account.balances
+
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.verdict, differences(repaired), repaired.before_repair["missing"]) == ("repaired", {}, 2)
+    truth = oracle.attribute(PLAYBACKS + NEXT_DAY, IMPRESSIONS, window=timedelta(hours=6))
+    assert pipeline.attributed() == truth
+    assert pipeline.reconcile().verdict == "agrees"
+    lanes = {row["playback_id"]: row["attributed_by"] for row in pipeline.rows("attributed_playbacks")}
+    assert {id for id, lane in lanes.items() if lane == "repair"} == {"p0", "p1", "p2", "p3", "p4", "p5"}
+
+
+def test_a_date_range_judges_its_dates_only(pipeline: Any) -> None:
+    sql(pipeline, "DELETE FROM {t} WHERE playback_id IN ('p0', 'tomorrow')")
+    today = pipeline.reconcile(Range(first=date(2026, 1, 10), last=date(2026, 1, 10)))
+    tomorrow = pipeline.reconcile(Range(first=date(2026, 1, 11), last=date(2026, 1, 11)))
+    assert (differences(today), today.counts["matched"]) == ({"missing": 1}, 7)
+    assert (differences(tomorrow), tomorrow.counts["matched"]) == ({"missing": 1}, 0)
+    assert pipeline.reconcile(Range(first=date(2026, 1, 10), last=date(2026, 1, 10)), fix=True).agrees
+    assert differences(pipeline.reconcile()) == {"missing": 1}
+
+
+def test_an_empty_side_never_passes_as_equal(replay: Any) -> None:
+    empty = replay()
+    report = empty.reconcile()
+    assert report.verdict == "differs"
+    assert "expectation failed: landed at least 1" in to_text(report)
+
+
+def test_conflicting_outcomes_across_dates_are_reported_and_repaired(replay: Any) -> None:
+    pipeline = replay()
+    conflict = [play("p", "2026-01-11T00:10:00Z"), play("p", "2026-01-10T23:50:00Z"), play("q", "12:00")]
+    pipeline.wave([shown("a", "23:40")], conflict)
+    pipeline.join()
+    pipeline.settle(everything=True)
+    report = pipeline.reconcile()
+    assert (differences(report), report.account.conflicting) == ({"conflicting_duplicate": 1}, 1)
+    assert pipeline.reconcile(fix=True).verdict == "repaired"
+    assert pipeline.attributed() == oracle.attribute(conflict, [shown("a", "23:40")], window=timedelta(hours=6))
+
+
+def test_what_landed_after_settle_is_not_judged_yet(pipeline: Any) -> None:
+    pipeline.wave([shown("much-later", "08:19")], [play("news", "18:00"), play("p0-late", "08:30")])
+    pipeline.join()
+    assert pipeline.reconcile().verdict == "agrees"
+    pipeline.settle(everything=True)
+    assert pipeline.answers()["p0"] == ("much-later", "settle")
+    assert pipeline.reconcile().verdict == "agrees"
+
+
+def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
+    sql(pipeline, "UPDATE {t} SET device = '<b>bad</b>' WHERE playback_id = 'p2'")
+    report = pipeline.reconcile()
+    data = json.loads(json.dumps(to_dict(report)))
+    assert data["schema_version"] == 1
+    assert (data["verdict"], data["counts"]["mismatched"], data["differences"]) == ("differs", 1, 1)
+    assert data["sample"][0]["outcome_id"] == "p2"
+    assert to_text(report).startswith("DIFFERS: 1 of 9 outcomes differ")
+    page = to_html(report)
+    assert "1 of 9 outcomes differ" in page
+    assert "<b>bad</b>" not in page
+    assert "http" not in page
+    history = pipeline.rows("reconciliations")
+    assert [row["verdict"] for row in history] == ["differs"]
+    assert [row["columns"] for row in pipeline.rows("reconciliation_diffs")] == ["device"]
