@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StructType
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.errors import RejoinError
@@ -19,13 +20,24 @@ FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 
 def show(lake: Lake, table: str, where: str | None, limit: int) -> None:
     """Print the first rows, times as ISO-8601 UTC with milliseconds."""
+    console = Console()
     rows = as_text_times(select(lake, table, where)).limit(limit)
-    grid = Table(title=table, title_justify="left")
-    for name in rows.columns:
-        grid.add_column(name, overflow="fold")
-    for row in rows.collect():
-        grid.add_row(*("" if value is None else str(value) for value in row))
-    Console().print(grid)
+    found = [["" if value is None else str(value) for value in row] for row in rows.collect()]
+    widths = [max(map(len, column)) for column in zip(rows.columns, *found, strict=True)]
+    if sum(widths) + 3 * len(widths) + 1 <= console.width:
+        grid = Table(title=table, title_justify="left")
+        for name in rows.columns:
+            grid.add_column(name)
+        for row in found:
+            grid.add_row(*map(escape, row))
+        console.print(grid)
+        return
+    # Too wide for the terminal: a block a row, nothing cut.
+    margin = max(map(len, rows.columns))
+    for number, row in enumerate(found, start=1):
+        console.rule(f"{table} {number}", align="left")
+        for name, value in zip(rows.columns, row, strict=True):
+            console.print(f"{name:<{margin}}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_export_name(out: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Literal
 import pandas as pd
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
-os.environ["TQDM_DISABLE"] = "1"  # its progress bars would write over ours
 
 Severity = Literal["warning", "critical"]
 
@@ -52,10 +51,12 @@ class Check:
 def validate(summary: Mapping[str, float], bounds: Sequence[Bound], site: Path) -> list[Check]:
     """Hold the figures of `summary` to `bounds`; build Data Docs under `site`."""
     import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     site.mkdir(parents=True, exist_ok=True)
     context = gx.get_context(mode="file", project_root_dir=str(site))
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)  # they would write over ours
     frame = pd.DataFrame([{name: float(value) for name, value in summary.items()}])
     asset = context.data_sources.add_or_update_pandas("summary").add_dataframe_asset("run")
     definition = asset.add_batch_definition_whole_dataframe("whole")
