@@ -105,10 +105,10 @@ def test_a_stream_without_watermark_is_refused(spark: SparkSession, streams: Str
 
 def test_spans_cover_the_window_before_each_hour_and_join_where_they_meet() -> None:
     hour, window = HOUR_US, timedelta(hours=2)
-    assert spans([10 * hour], window) == [(8 * hour, 11 * hour - 1)]
-    assert spans([10 * hour, 11 * hour], window) == [(8 * hour, 12 * hour - 1)]
-    assert spans([10 * hour, 13 * hour], window) == [(8 * hour, 14 * hour - 1)]
-    assert spans([10 * hour, 20 * hour], window) == [(8 * hour, 11 * hour - 1), (18 * hour, 21 * hour - 1)]
+    assert spans([10 * hour], before=window) == [(8 * hour, 11 * hour - 1)]
+    assert spans([10 * hour, 11 * hour], before=window) == [(8 * hour, 12 * hour - 1)]
+    assert spans([10 * hour, 13 * hour], before=window) == [(8 * hour, 14 * hour - 1)]
+    assert spans([10 * hour, 20 * hour], before=window) == [(8 * hour, 11 * hour - 1), (18 * hour, 21 * hour - 1)]
 
 
 # Few keys and few instants, so that ties, edges and collisions are common.

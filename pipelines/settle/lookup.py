@@ -19,15 +19,15 @@ def event_hours(outcomes: DataFrame, event_time: str) -> list[int]:
     return sorted(row[0] for row in outcomes.select(hour.alias("__hour")).distinct().collect())
 
 
-def spans(hours: list[int], window: timedelta) -> list[tuple[int, int]]:
-    """The intervals (microseconds, inclusive) in which exposures for outcomes of these hours can lie, overlaps joined.
+def spans(hours: list[int], *, before: timedelta = timedelta(0), after: timedelta = timedelta(0)) -> list[tuple[int, int]]:
+    """The hours as intervals (microseconds, inclusive), widened to both sides, overlapping ones joined.
 
-    >>> spans([0, HOUR_US], timedelta(0))
+    >>> spans([0, HOUR_US])
     [(0, 7199999999)]
     """
     joined: list[tuple[int, int]] = []
     for hour in sorted(hours):
-        start, end = hour - micros(window), hour + HOUR_US - 1
+        start, end = hour - micros(before), hour + HOUR_US - 1 + micros(after)
         if joined and start <= joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], end)
         else:

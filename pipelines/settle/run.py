@@ -3,15 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
-from pipelines.durations import micros
 from pipelines.instants import now_us
-from pipelines.lake import Lake, at
+from pipelines.lake import Lake
 from pipelines.observe.ledger import Entry, Ledger
 from pipelines.settle.lookup import event_hours, lake_candidates, spans, within
 from pipelines.settle.selection import Window, open_outcomes, touched_outcomes
@@ -45,7 +44,7 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
         horizon=horizon,
         all=everything,
     )
-    window = Window(previous=previous.horizon, limit=None if everything else horizon)
+    window = Window(previous=previous.horizon, horizon=horizon, limit=None if everything else horizon)
     causes: dict[str, int] = {}
     written = SinkResult(0, 0, 0.0)
     if everything or horizon is not None:
@@ -78,41 +77,39 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
 
 
 def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window: Window) -> DataFrame:
-    streams, join = lake.streams, config.join
+    """The outcomes to look up, with their causes; each part reads only the dates that it needs."""
+    streams, hot, attribution = lake.streams, config.join.hot_window, config.join.attribution_window
     outcome, exposure = streams.outcome, streams.exposure
+    attributed = lake.read(lake.attributed)
     outcomes = lake.read(outcome.name, now.outcome_version)
-    exposures = lake.read(exposure.name, now.exposure_version)
-    landed = lake.landed_between(outcome.name, previous.outcome_version, now.outcome_version)
-    selected = open_outcomes(outcomes, landed, lake.read(lake.attributed), streams, window, join.hot_window)
 
-    late = exposures.where("late").where(_may_touch_newly(exposure.event_time, window, micros(join.attribution_window)))
-    newly = outcomes.where(window.newly(outcome.event_time))
-    selected = selected.unionByName(touched_outcomes(newly, late, streams, join.attribution_window))
-
+    newly = outcomes.where(window.dates()).where(window.newly(outcome.event_time))
+    late = lake.read(exposure.name, now.exposure_version).where("late").where(window.dates(back=attribution))
+    selected = [
+        open_outcomes(newly, attributed.where(window.dates()), streams, window, hot),
+        touched_outcomes(newly, late, streams, attribution),
+    ]
     if window.previous is not None:
-        since = lake.landed_between(exposure.name, previous.exposure_version, now.exposure_version).where("late").persist()
-        try:
-            hours = event_hours(since.where(window.already(exposure.event_time)), exposure.event_time)
-        finally:
-            since.unpersist()
+        # What landed since the last run for outcomes that were final then: the late, and nothing else.
+        landed = lake.landed_between(outcome.name, previous.outcome_version, now.outcome_version)
+        behind = landed.where("late").where(window.already(outcome.event_time))
+        hours = event_hours(behind, outcome.event_time)
         if hours:
-            # Outcomes lie after their exposure, by at most the window.
-            after = [(start, end + micros(join.attribution_window)) for start, end in spans(hours, join.hot_window * 0)]
-            final = outcomes.where(window.already(outcome.event_time)).where(within(outcome.event_time, after))
-            selected = selected.unionByName(touched_outcomes(final, since, streams, join.attribution_window))
-    return selected
-
-
-def _may_touch_newly(time: str, window: Window, attribution_us: int) -> Column:
-    if window.previous is None:
-        return window.reached(time)
-    earliest = window.previous - attribution_us
-    return window.reached(time) & (F.col(time) > at(earliest)) & (F.col("event_date") >= F.to_date(at(earliest)))
+            rows = attributed.where(within(outcome.event_time, spans(hours)))
+            selected.append(open_outcomes(behind, rows, streams, window, hot))
+        landed = lake.landed_between(exposure.name, previous.exposure_version, now.exposure_version)
+        behind = landed.where("late").where(window.already(exposure.event_time))
+        hours = event_hours(behind, exposure.event_time)
+        if hours:
+            reach = within(outcome.event_time, spans(hours, after=attribution))
+            final = outcomes.where(reach).where(window.already(outcome.event_time))
+            selected.append(touched_outcomes(final, behind, streams, attribution))
+    return reduce(DataFrame.unionByName, selected)
 
 
 def _settle(lake: Lake, config: Config, selected: DataFrame, now: Settled) -> SinkResult:
     streams, window = lake.streams, config.join.attribution_window
-    reach = spans(event_hours(selected, streams.outcome.event_time), window)
+    reach = spans(event_hours(selected, streams.outcome.event_time), before=window)
     exposures = lake.read(streams.exposure.name, now.exposure_version)
     pruned = exposures.where(within(streams.exposure.event_time, reach))
     candidates = lake_candidates(selected.drop("__cause"), pruned, streams, window)

@@ -15,6 +15,7 @@ Pure functions of DataFrames; cost follows what landed and what became final sin
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -26,9 +27,13 @@ from pipelines.lake import at
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The outcomes that may have become final: `previous < event_time <= limit` (microseconds; None is unbounded)."""
+    """The outcomes that may have become final: `previous < event_time <= limit` (microseconds; None is unbounded).
+
+    `horizon` is the join's; the limit is the same, or none where all is to be settled.
+    """
 
     previous: int | None
+    horizon: int | None
     limit: int | None
 
     def reached(self, column: str) -> Column:
@@ -37,36 +42,47 @@ class Window:
     def newly(self, column: str) -> Column:
         return self.reached(column) & (F.lit(True) if self.previous is None else F.col(column) > at(self.previous))
 
+    def dates(self, back: timedelta = timedelta(0)) -> Column:
+        """A predicate on `event_date` that holds for all newly final event times, and `back` before them: prunes partitions."""
+        parts = []
+        if self.previous is not None:
+            parts.append(F.col("event_date") >= F.to_date(at(self.previous - micros(back))))
+        if self.limit is not None:
+            parts.append(F.col("event_date") <= F.to_date(at(self.limit)))
+        return reduce(lambda a, b: a & b, parts, F.lit(True))
+
+    def pending(self, column: str) -> Column:
+        """Whether the join has not finished with the outcome yet, so that it may well have no row."""
+        return F.lit(True) if self.horizon is None else F.col(column) > at(self.horizon)
+
     def already(self, column: str) -> Column:
         return F.lit(False) if self.previous is None else F.col(column) <= at(self.previous)
 
 
-def open_outcomes(
-    bronze: DataFrame, landed: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta
-) -> DataFrame:
-    """Open outcomes that need a look-up, with `__cause`: `late`, `missing` or `tail`. Columns: the outcome's own.
+def open_outcomes(rows: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta) -> DataFrame:
+    """Of open outcomes (rows of bronze) those that need a look-up, with `__cause`: `late`, `pending`, `missing` or `tail`.
 
-    `bronze` is all outcomes as pinned, `landed` those that the previous run had not seen, `attributed` the result so far.
+    `attributed` is the result so far, pruned to the dates of `rows` at most. Returns the outcome's own columns and the cause.
     """
     outcome = streams.outcome
+    time = F.col(outcome.event_time)
     own = [F.col(f.name) for f in outcome.schema]
-    time = outcome.event_time
-    became_final = _in_dates(bronze, time, window).where(window.newly(time))
-    landed_behind = landed.where(window.already(time) & window.reached(time))
-    rows = became_final.select(*own, "late").unionByName(landed_behind.select(*own, "late"))
-    rows = rows.withColumn("event_date", F.to_date(time))
+    asked = rows.select(*own, "late", F.to_date(time).alias("__date"))
     done = attributed.select(
-        F.col("event_date"),
-        F.col(outcome.id).alias("__id"),
+        F.col("event_date").alias("__done_date"),
+        F.col(outcome.id).alias("__done_id"),
         F.col("exposure_time").alias("__exposure_time"),
-        F.lit(True).alias("__done"),
     )
-    same = (rows["event_date"] == done["event_date"]) & (F.col(outcome.id) == F.col("__id"))
-    seen = rows.join(done, same, how="left_outer")
-    hot_since = F.unix_micros(F.col(time)) - F.lit(micros(hot_window))
+    same = (F.col("__date") == F.col("__done_date")) & (F.col(outcome.id) == F.col("__done_id"))
+    seen = asked.join(done, same, how="left_outer")
+    has_no_row = F.col("__done_id").isNull()
+    hot_since = F.unix_micros(time) - F.lit(micros(hot_window))
     no_hot_match = F.col("__exposure_time").isNull() | (F.unix_micros("__exposure_time") < hot_since)
     cause = (
-        F.when(F.col("late"), "late").when(F.col("__done").isNull(), "missing").when(no_hot_match & outcome.has_keys(), "tail")
+        F.when(F.col("late"), "late")
+        .when(has_no_row & window.pending(outcome.event_time), "pending")
+        .when(has_no_row, "missing")
+        .when(no_hot_match & outcome.has_keys(), "tail")
     )
     return seen.select(*own, cause.alias("__cause")).where(F.col("__cause").isNotNull())
 
@@ -84,12 +100,3 @@ def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Stre
         matches = matches & (F.col(key) == F.col(f"__key_{key}"))
     own = [F.col(f.name) for f in outcome.schema]
     return bronze.join(late, matches, how="left_semi").select(*own, F.lit("touched").alias("__cause"))
-
-
-def _in_dates(bronze: DataFrame, time: str, window: Window) -> DataFrame:
-    """Prune partitions: the date of a row follows from its event time."""
-    if window.previous is not None:
-        bronze = bronze.where(F.col("event_date") >= F.to_date(at(window.previous)))
-    if window.limit is not None:
-        bronze = bronze.where(F.col("event_date") <= F.to_date(at(window.limit)))
-    return bronze
