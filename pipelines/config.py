@@ -7,12 +7,21 @@ Paths are relative to the directory that the command runs in. Defaults live here
 import difflib
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from pipelines.ddl import Column, parse_ddl
@@ -102,9 +111,11 @@ class JoinConfig(Model):
 
 
 class IngestConfig(Model):
-    """Limits at the door."""
+    """Limits at the door. An event time before `earliest_event_time` is a unit mistaken (seconds for milliseconds) or a clock
+    that was never set."""
 
     max_event_bytes: int = Field(default=1024 * 1024, gt=0)
+    earliest_event_time: AwareDatetime = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class TriggerConfig(Model):

@@ -68,6 +68,11 @@ LINES: list[tuple[str, str | None, str]] = [
     ('{"id":"1","t":99999999999999999999}', "unparseable_time", ""),
     ('{"id":"1","t":"2099-01-01T00:00:00Z"}', "future_time", "s ahead of its record"),
     ('{"id":"1","t":4102444800000}', "future_time", ""),
+    ('{"id":"1","t":1736942400000000}', "unparseable_time", ""),
+    ('{"id":"1","t":173694240000000}', "future_time", ""),
+    ('{"id":"1","t":1736942400}', "implausible_time", "seconds for milliseconds?"),
+    ('{"id":"1","t":"1999-12-31T23:59:59Z"}', "implausible_time", ""),
+    ('{"id":"1","t":-1}', "implausible_time", ""),
     ('{"id":"1","k":"%s",%s}' % ("x" * LIMIT, TIME), "oversize", f"at most {LIMIT} are accepted"),
 ]
 
@@ -83,7 +88,7 @@ def stream(spark: SparkSession) -> EventStream:
 def parsed(spark: SparkSession, stream: EventStream, lines: list[str]) -> list[dict[str, Any]]:
     raw = F.struct("value", F.lit("2026-06-01").cast("timestamp").alias("record_time"))
     frame = spark.createDataFrame([(line,) for line in lines], "value string").select(raw.alias("__raw"))
-    rules = ParseRules(max_event_bytes=LIMIT, max_future_skew_us=300_000_000)
+    rules = ParseRules(max_event_bytes=LIMIT, max_future_skew_us=300_000_000, earliest_us=946_684_800_000_000)
     rows = parse(frame, stream, rules).withColumn("us", F.unix_micros("__event.t"))
     return [row.asDict(recursive=True) for row in rows.collect()]
 

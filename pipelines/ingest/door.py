@@ -9,8 +9,11 @@ checkpoint's own id and the batch number. So the replay of a micro-batch writes 
 batches start again at 0) is not mistaken for a replay.
 """
 
+import threading
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -20,28 +23,70 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import CheckpointId
 from pipelines.durations import micros
 from pipelines.events import EventStream
+from pipelines.heartbeats import promised
 from pipelines.instants import now_us
 from pipelines.lake import QUARANTINE_SCHEMA, Lake, at
 from pipelines.observe.ledger import Entry, Ledger
 
+# One lock a stream and process: between two commits of a stream its door can be held shut. In the module, not in the Door,
+# because Spark Connect pickles a `foreachBatch` function.
+_LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
+
 
 @dataclass(kw_only=True)
 class Door:
-    """The `foreachBatch` function of one ingest query; `parse`d micro-batches go in."""
+    """The `foreachBatch` function of one ingest query; `parse`d micro-batches go in.
+
+    `accepted_rows` and `accepted_at` (monotonic seconds) tell of this run.
+    """
 
     lake: Lake
     stream: EventStream
     watermark_delay: timedelta
     checkpoint: CheckpointId
+    accepted_rows: int = 0
+    accepted_at: float = field(default_factory=time.monotonic)
     _max_event_time: int | None = None
+    _floor: int | None = None
     _known: bool = False
 
+    def shut(self) -> AbstractContextManager[bool]:
+        """While held, no micro-batch of the stream passes."""
+        return _LOCKS[f"{self.lake.root}/{self.stream.name}"]
+
+    def newest(self) -> int | None:
+        """The greatest event time accepted so far, in microseconds."""
+        self._learn(self.lake)
+        return self._max_event_time
+
+    def watermark(self) -> int | None:
+        """What the next commit meets: it never falls, also where `watermark_delay` has been made longer meanwhile."""
+        self._learn(self.lake)
+        reached = None if self._max_event_time is None else self._max_event_time - micros(self.watermark_delay)
+        return max((mark for mark in (reached, self._floor) if mark is not None), default=None)
+
+    def raise_floor(self, value: int) -> None:
+        self._floor = max(value, self._floor or value)
+
     def __call__(self, parsed: DataFrame, batch_id: int) -> None:
+        with self.shut():
+            self._pass(self.lake.with_session(parsed.sparkSession), parsed, batch_id)
+
+    def _learn(self, lake: Lake) -> None:
+        """At a start: how far the stream has come is in bronze; what its door has promised, in heartbeats and the ledger."""
+        if self._known:
+            return
+        self._max_event_time = lake.max_event_time(self.stream)
+        entry = Ledger(lake).last(f"ingest:{self.stream.name}")
+        for mark in (promised(lake, self.stream.name), entry["watermark"] if entry else None):
+            if mark is not None:
+                self.raise_floor(mark)
+        self._known = True
+
+    def _pass(self, lake: Lake, parsed: DataFrame, batch_id: int) -> None:
         started, clock = now_us(), time.monotonic()
-        lake = self.lake.with_session(parsed.sparkSession)
-        if not self._known:
-            self._max_event_time, self._known = lake.max_event_time(self.stream), True
-        watermark = None if self._max_event_time is None else self._max_event_time - micros(self.watermark_delay)
+        self._learn(lake)
+        watermark = self.watermark()
         rows = parsed.persist()
         try:
             figures = self._figures(rows, watermark)
@@ -54,6 +99,10 @@ class Door:
         newest = figures.pop("max_event_time")
         if newest is not None:
             self._max_event_time = max(newest, self._max_event_time or newest)
+            self.accepted_rows += figures["rows_out"]
+            self.accepted_at = time.monotonic()
+        if watermark is not None:
+            self.raise_floor(watermark)
         entry = Entry(
             query=f"ingest:{self.stream.name}",
             run_id=self.checkpoint.id,
@@ -61,7 +110,7 @@ class Door:
             started_at=started,
             watermark=watermark,
             durations_ms={"total": round((time.monotonic() - clock) * 1000)},
-            detail={"max_event_time_us": self._max_event_time},
+            detail={"max_event_time_us": self._max_event_time, "watermark_delay_us": micros(self.watermark_delay)},
             **figures,
         )
         Ledger(lake).write([entry], transaction=(f"ledger:{entry.query}:{entry.run_id}", batch_id))

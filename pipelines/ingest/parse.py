@@ -36,14 +36,17 @@ class Reason(str, Enum):
     MISSING_REQUIRED = "missing_required"
     UNPARSEABLE_TIME = "unparseable_time"
     FUTURE_TIME = "future_time"
+    IMPLAUSIBLE_TIME = "implausible_time"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParseRules:
-    """Limits of the door: bytes of one event, and how far an event time may lie ahead of its record (microseconds)."""
+    """Limits of the door: bytes of one event, how far an event time may lie ahead of its record, and the earliest event time
+    (both in microseconds)."""
 
     max_event_bytes: int
     max_future_skew_us: int
+    earliest_us: int
 
 
 _ISO = (
@@ -133,6 +136,7 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
         *(_absent(name) for name in stream.required),
         *(_not_a_time(f.name) for f in stream.schema if isinstance(f.dataType, TimestampType)),
         _from_the_future(stream, rules),
+        _before_all_events(stream, rules),
     )
 
 
@@ -157,6 +161,12 @@ def _from_the_future(stream: EventStream, rules: ParseRules) -> Column:
     seconds = F.floor(ahead / 1_000_000).cast("string")
     detail = F.concat(F.lit(f"{stream.event_time} is "), seconds, F.lit(" s ahead of its record"))
     return F.when(ahead > F.lit(rules.max_future_skew_us), _judge(Reason.FUTURE_TIME, detail))
+
+
+def _before_all_events(stream: EventStream, rules: ParseRules) -> Column:
+    time = F.col("__event").getField(stream.event_time)
+    detail = F.concat(F.lit(f"{stream.event_time} "), time.cast("string"), F.lit(" UTC is too early: seconds for milliseconds?"))
+    return F.when(F.unix_micros(time) < F.lit(rules.earliest_us), _judge(Reason.IMPLAUSIBLE_TIME, detail))
 
 
 def _suspicious(field: StructField) -> Column:

@@ -10,8 +10,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config
 from pipelines.durations import micros
+from pipelines.heartbeats import latest_idle, write_heartbeats
 from pipelines.jobs.driving import triggered, wait
-from pipelines.join.heartbeats import feed
+from pipelines.join.heartbeats import feed_before_start, reached
 from pipelines.join.stream_join import hot_candidates
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
@@ -41,19 +42,33 @@ class JoinLane:
     query: StreamingQuery
     progress: ProgressReader
     once: bool
-    _quiet_since: float = field(default_factory=time.monotonic)
-    _fed: bool = True
+    _looked: float = field(default_factory=time.monotonic)
+    _read_since_fed: bool = False
+    _fed_idle: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
         entries = self.progress.entries(self.query)
         Ledger(self.lake).write(entries)
-        if entries:
-            self._quiet_since = time.monotonic()
-            self._fed = self._fed and not any(entry.rows_in for entry in entries)
-        quiet = time.monotonic() - self._quiet_since
-        if not self.once and not self._fed and quiet > 1.5 * self.config.trigger.every.total_seconds():
-            self._fed = feed(self.lake, self.config.join.watermark_delay)
-            self._quiet_since = time.monotonic()
+        now, every = time.monotonic(), self.config.trigger.every.total_seconds()
+        if any(entry.rows_in for entry in entries):
+            self._read_since_fed, quiet = True, False
+        else:
+            quiet = now - self._looked >= 1.5 * every
+        # A drain needs no feeding: what it was fed before its start is all there is.
+        if not self.once and (quiet or entries):
+            self._looked = now
+            self._feed(quiet=quiet)
+
+    def _feed(self, *, quiet: bool) -> None:
+        """Where bronze has gone quiet, feed how far both streams have come; where one is idle, how far its door was raised."""
+        idle = {
+            name: beat for name, beat in latest_idle(self.lake).items() if beat.version <= self.progress.consumed.get(name, -1)
+        }
+        raised = {name: beat.value for name, beat in idle.items()}
+        if not (quiet and self._read_since_fed) and raised == self._fed_idle:
+            return
+        write_heartbeats(self.lake, reached(self.lake, self.config.join.watermark_delay, self.progress.consumed, idle))
+        self._read_since_fed, self._fed_idle = False, raised
 
 
 def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> JoinLane:
@@ -63,9 +78,7 @@ def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = No
     location = lake.checkpoint("join")
     identity = checkpoint_id(lake.spark, location, recovers=False)
     horizon = Ledger(lake).horizon()
-    # What bronze holds now, the first micro-batch takes; these heartbeats with it (see pipelines.join.heartbeats). After a
-    # restart they also give Spark back the progress of each stream, of which it remembers only the least.
-    feed(lake, config.join.watermark_delay)
+    feed_before_start(lake, config.join.watermark_delay)
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
     sink = AttributedSink(lake)
 

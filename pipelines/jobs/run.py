@@ -14,15 +14,16 @@ from pipelines.settle.run import settle_once
 def run_all(lake: Lake, config: Config) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
     prepare(lake)
-    queries = start_ingest(lake, config, once=False)
+    door = start_ingest(lake, config, once=False)
     lane = start_join(lake, config, once=False)
     due = time.monotonic() + config.settle.every.total_seconds()
 
     def tick() -> None:
         nonlocal due
+        door.watch.tick()
         lane.tick()
         if time.monotonic() >= due:
             settle_once(lake, config)
             due = time.monotonic() + config.settle.every.total_seconds()
 
-    wait([*queries, lane.query], tick)
+    wait([*door.queries, lane.query], tick)

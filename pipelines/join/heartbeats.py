@@ -1,35 +1,51 @@
-"""Heartbeats tell the join's watermark how far each stream has come when no further row does.
+"""Feeding the join's watermark where no further row does.
 
-A heartbeat of value H for a stream says: every row of that stream with `event_time <= H` that the door took for on time is in
-bronze at or below `bronze_version`. It holds for `H = greatest event time as of that version - watermark_delay`, since every
-later commit meets a watermark at the door of at least H.
+A heartbeat must not reach the join before the rows that it speaks for: they would be at or below the watermark, and dropped.
+A watermark moves at the end of a micro-batch only, so it is enough that the rows are read in the heartbeat's own micro-batch at
+the latest. Two ways give that:
 
-It must not reach the join before those rows do. A micro-batch takes all that bronze holds, bronze's version is pinned before
-the heartbeat is written, and a watermark moves only at the end of a micro-batch: so the rows are read in the heartbeat's own
-micro-batch at the latest. Heartbeats live in a table of their own, inside the lake's `_rejoin` area; no view, count or export
-that a user reads has them.
+- before the query starts: versions are pinned, then the heartbeat is written, then the query starts, and its first new
+  micro-batch takes all that bronze holds;
+- while it runs: the versions are ones that a finished micro-batch has read.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 
-from pyspark.sql import functions as F
-
 from pipelines.durations import micros
-from pipelines.instants import now_us
-from pipelines.lake import HEARTBEATS_SCHEMA, Lake
+from pipelines.events import EventStream
+from pipelines.heartbeats import Heartbeat, latest_idle, write_heartbeats
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Ledger
 
 
-def feed(lake: Lake, watermark_delay: timedelta) -> bool:
-    """Write a heartbeat for each stream, of how far its bronze has come; False while one of them is empty."""
-    rows = []
+def feed_before_start(lake: Lake, watermark_delay: timedelta) -> None:
+    """Tell how far each stream has come in bronze now. Also gives Spark back, after a restart, the progress of each stream:
+    it remembers only the least."""
+    idle = latest_idle(lake)  # before the versions are pinned, so that these cover them
+    versions = {stream.name: lake.version(stream.name) for stream in lake.streams.both}
+    write_heartbeats(lake, reached(lake, watermark_delay, versions, idle))
+
+
+def reached(
+    lake: Lake, watermark_delay: timedelta, versions: Mapping[str, int], idle: Mapping[str, Heartbeat]
+) -> list[Heartbeat]:
+    """For each stream the greatest heartbeat that holds for its bronze version; none for a stream that has not begun."""
+    beats = []
     for stream in lake.streams.both:
-        version = lake.version(stream.name)
-        newest = lake.max_event_time(stream, version)
-        if newest is None:
-            return False
-        rows.append((stream.name, "feed", newest - micros(watermark_delay), version, now_us()))
-    frame = lake.spark.createDataFrame(rows, "stream string, kind string, event_time long, bronze_version long, created_at long")
-    for name in ("event_time", "created_at"):
-        frame = frame.withColumn(name, F.timestamp_micros(name))
-    lake.append("heartbeats", frame.select(*HEARTBEATS_SCHEMA.names))
-    return True
+        version = versions.get(stream.name, -1)
+        value = _value(lake, stream, watermark_delay, version, idle.get(stream.name))
+        if value is not None:
+            beats.append(Heartbeat(stream=stream.name, kind="feed", value=value, version=version))
+    return beats
+
+
+def _value(lake: Lake, stream: EventStream, delay: timedelta, version: int, idle: Heartbeat | None) -> int | None:
+    newest = lake.max_event_time(stream, version) if version >= 0 else None
+    entry = Ledger(lake).last(f"ingest:{stream.name}")
+    # An ingest that runs with another configuration than ours decides lateness by its own delay.
+    door_delay = entry["detail"].get("watermark_delay_us", 0) if entry else 0
+    values = [] if newest is None else [newest - max(micros(delay), door_delay)]
+    if idle is not None and idle.version <= version:
+        values.append(idle.value)
+    return max(values, default=None)

@@ -41,7 +41,9 @@ def on_time_rows(lake: Lake, stream: EventStream, since: Column | None = None) -
     bronze = lake.stream(stream.name, maxFilesPerTrigger=str(2**31 - 1)).where("NOT late")
     if since is not None:
         bronze = bronze.where(since)
-    beats = lake.stream("heartbeats", maxFilesPerTrigger=str(2**31 - 1)).where(F.col("stream") == stream.name)
+    beats = lake.stream("heartbeats", maxFilesPerTrigger=str(2**31 - 1)).where(
+        (F.col("stream") == stream.name) & (F.col("kind") == "feed")
+    )
     return with_door_watermark(bronze, beats, stream)
 
 

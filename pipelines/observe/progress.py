@@ -17,12 +17,14 @@ class ProgressReader:
     """Turns the micro-batches that a query has finished since the last look into entries.
 
     `horizon` is what has been published so far (microseconds): it never falls, also where a new checkpoint begins with a
-    watermark of its own.
+    watermark of its own. `consumed` is the last version of each source table (by the name that its path ends with) that has been
+    read whole.
     """
 
     query: str
     run_id: str
     horizon: int | None = None
+    consumed: dict[str, int] = field(default_factory=dict)
     _last_batch: int = field(default=-1)
 
     def entries(self, query: StreamingQuery) -> list[Entry]:
@@ -44,6 +46,7 @@ class ProgressReader:
             # The micro-batch ran under this watermark: all that it makes final has been written.
             self.horizon = max(watermark, self.horizon or watermark)
         data = [s for s in progress["sources"] if not _is_heartbeat(s)]
+        self.consumed.update({_table(s): int(s["endOffset"]["reservoirVersion"]) - 1 for s in data if s.get("endOffset")})
         state = progress["stateOperators"]
         return Entry(
             query=self.query,
@@ -51,7 +54,7 @@ class ProgressReader:
             batch=progress["batchId"],
             started_at=started,
             finished_at=started + durations.get("triggerExecution", 0) * 1000,
-            consumed={s["description"]: s["endOffset"] for s in data},
+            consumed={_table(s): s["endOffset"] for s in data},
             rows_in=sum(s["numInputRows"] for s in data),
             rows_dropped_by_watermark=sum(s["numRowsDroppedByWatermark"] for s in state),
             watermark=watermark,
@@ -72,6 +75,11 @@ def _as_dict(progress: Any) -> dict[str, Any]:
 
 def _is_heartbeat(source: dict[str, Any]) -> bool:
     return "heartbeats" in source["description"].rpartition("/")[2] or "rejoin_heartbeats" in source["description"]
+
+
+def _table(source: dict[str, Any]) -> str:
+    """`DeltaSource[file:/lake/playbacks]` -> `playbacks`."""
+    return str(source["description"]).rstrip("]").rpartition("/")[2]
 
 
 def _watermark(progress: dict[str, Any]) -> int | None:
