@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from pipelines.instants import now_us
-
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointId:
     """`recovers`: the checkpoint was made over tables that held data already, so it may meet what has landed before."""
 
     id: str
-    created_us: int
     recovers: bool
 
 
@@ -34,7 +31,7 @@ def checkpoint_id(spark: SparkSession, path: str, *, recovers: bool) -> Checkpoi
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-    identity = CheckpointId(id=uuid.uuid4().hex[:12], created_us=now_us(), recovers=recovers)
+    identity = CheckpointId(id=uuid.uuid4().hex[:12], recovers=recovers)
     line = json.dumps(identity.__dict__, sort_keys=True)
     spark.createDataFrame([(line,)], "value string").coalesce(1).write.mode("overwrite").text(location)
     return identity

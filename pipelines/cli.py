@@ -398,7 +398,7 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
         code = command()
         return code if isinstance(code, int) else 0
     except typer.Exit as done:
-        return done.exit_code
+        return 0 if done.exit_code == 130 and _is_long_running() else done.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 0 if _is_long_running() else 130
     except typer.TyperException as error:

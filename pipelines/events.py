@@ -23,6 +23,7 @@ from pyspark.sql.types import (
 from pipelines.config import Config, Role
 
 _UTC_TIMESTAMP = TimestampType()
+_MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,8 @@ class EventStream:
         """
         fields = sorted(self.schema.fields, key=lambda f: f.name)
         parts = ", ".join(f"'{f.name}', {_sorted_keys(f'{prefix}`{f.name}`', f.dataType)}" for f in fields)
-        json = f"to_json(named_struct({parts}), map('ignoreNullFields', 'false'))"
+        options = f"map('ignoreNullFields', 'false', 'timestampFormat', \"{_MICROSECONDS}\")"
+        json = f"to_json(named_struct({parts}), {options})"
         return f"named_struct('time', {prefix}`{self.event_time}`, 'json', {json})"
 
 

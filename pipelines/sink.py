@@ -1,7 +1,7 @@
 """The one keyed writer of attributed rows (DESIGN section 3.4). Every lane writes through it.
 
-A *candidate* is an outcome with one exposure that it may be attributed to, or with none. For each outcome id within a
-partition the table keeps
+A *candidate* is an outcome with one exposure that it may be attributed to, or with none. For each outcome id within an
+event date the table keeps
 
 1. the outcome's event that comes first by (event time, canonical JSON), and
 2. of the exposures offered to that event, the greatest by (time, id, carried values).
@@ -73,23 +73,23 @@ class AttributedSink:
               AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh)}
             WHEN NOT MATCHED THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
         """
-        keys = " AND ".join(f"t.`{k}` = s.`{k}`" for k in (*outcome.partition_columns, outcome.id))
+        keys = f"t.event_date = s.event_date AND t.`{outcome.id}` = s.`{outcome.id}`"
         literals = ", ".join(f"DATE'{date}'" for date in dates)
         stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", F.current_timestamp())
         return merge(self.lake, self.lake.attributed, stamped, f"t.event_date IN ({literals}) AND {keys}", clauses)
 
 
 def resolve(candidates: DataFrame, streams: Streams) -> DataFrame:
-    """Candidates to one row for each (partition, outcome id): rules 1 and 2 above, plus the partition columns."""
+    """Candidates to one row for each (event date, outcome id): rules 1 and 2 above, plus the partition columns."""
     outcome = streams.outcome
     ranked = candidates.select(
-        *outcome.partition_values(),
+        F.to_date(F.col(outcome.event_time)).alias("event_date"),
         F.col(outcome.id).alias("__id"),
         F.expr(outcome.event_rank()).alias("__event_rank"),
         F.struct(*(F.col(f.name) for f in outcome.schema)).alias("__event"),
         F.expr(streams.exposure_rank()).alias("__exposure"),
     )
-    place = [*outcome.partition_columns, "__id"]
+    place = ["event_date", "__id"]
     # Two steps, because the greatest exposure counts only among those of the event that wins.
     events = ranked.groupBy(*place, "__event_rank").agg(
         F.first("__event").alias("__event"), F.max("__exposure").alias("__exposure")
@@ -97,11 +97,11 @@ def resolve(candidates: DataFrame, streams: Streams) -> DataFrame:
     winners = events.groupBy(*place).agg(
         F.min_by(F.struct("__event", "__exposure"), "__event_rank").alias("__row"),
     )
-    return winners.select(
+    rows = winners.select(
         *(F.col("__row.__event").getField(f.name).alias(f.name) for f in outcome.schema),
         *(F.col("__row.__exposure").getField(f.name).alias(f.name) for f in streams.exposure_columns),
-        *outcome.partition_columns,
     )
+    return rows.select("*", *outcome.partition_values())
 
 
 def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: str) -> tuple[int, int]:

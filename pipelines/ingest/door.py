@@ -5,8 +5,9 @@ the data of the earlier commits, so it is committed with them, atomically and wi
 reads it back from bronze. All rows of one micro-batch meet the same watermark, which each of them carries.
 
 A micro-batch writes quarantine, then bronze, then its ledger row, each under a transaction identifier made of the
-checkpoint's own id and the batch number. So the replay of a micro-batch writes nothing twice, and a new checkpoint (whose
-batches start again at 0) is not mistaken for a replay.
+checkpoint's own id and the batch number: so the replay of a micro-batch writes nothing twice, and a new checkpoint (whose
+batches start again at 0) is not mistaken for a replay. Where a checkpoint has been lost, or put back to an earlier state, batch
+numbers say nothing; there each file is held against what has landed.
 """
 
 import threading
@@ -48,6 +49,8 @@ class Door:
     accepted_at: float = field(default_factory=time.monotonic)
     _max_event_time: int | None = None
     _floor: int | None = None
+    _last_batch: int | None = None
+    _rewound: bool = False
     _known: bool = False
 
     def shut(self) -> AbstractContextManager[bool]:
@@ -81,19 +84,25 @@ class Door:
         for mark in (promised(lake, self.stream.name), entry["watermark"] if entry else None):
             if mark is not None:
                 self.raise_floor(mark)
+        own = Ledger(lake).last(f"ingest:{self.stream.name}", run_id=self.checkpoint.id)
+        self._last_batch = own["batch"] if own else None
         self._known = True
 
     def _pass(self, lake: Lake, parsed: DataFrame, batch_id: int) -> None:
         started, clock = now_us(), time.monotonic()
         self._learn(lake)
         watermark = self.watermark()
-        rows = parsed.persist()
+        # Batch numbers that the ledger has already: a replay, or a checkpoint that was put back to an earlier state. What they
+        # hold may have landed, or be new; so may all that a checkpoint meets that was made over a lake with data in it.
+        self._rewound = self._rewound or (self._last_batch is not None and batch_id < self._last_batch)
+        again = self.checkpoint.recovers or self._rewound or batch_id == self._last_batch
+        rows = (self._as_judged_before(lake, parsed) if again else parsed).persist()
         try:
             figures = self._figures(rows, watermark)
             if figures["rows_quarantined"]:
-                self._append(lake, "quarantine", quarantined(rows, self.stream, batch_id), batch_id)
+                self._append(lake, "quarantine", quarantined(rows, self.stream, batch_id), batch_id, again=again)
             if figures["rows_out"]:
-                self._append(lake, self.stream.name, accepted(rows, self.stream, watermark, batch_id), batch_id)
+                self._append(lake, self.stream.name, accepted(rows, self.stream, watermark, batch_id), batch_id, again=again)
         finally:
             rows.unpersist()
         newest = figures.pop("max_event_time")
@@ -127,17 +136,24 @@ class Door:
         )
         return dict(found.collect()[0].asDict())
 
-    def _append(self, lake: Lake, table: str, rows: DataFrame, batch_id: int) -> None:
-        if self.checkpoint.recovers:
+    def _append(self, lake: Lake, table: str, rows: DataFrame, batch_id: int, *, again: bool) -> None:
+        transaction = (f"ingest:{self.stream.name}:{self.checkpoint.id}", batch_id)
+        if again:
             rows = self._not_landed_before(lake, table, rows)
-        lake.append(table, rows, transaction=(f"ingest:{self.stream.name}:{self.checkpoint.id}", batch_id))
+        lake.append(table, rows, transaction=None if again else transaction)
 
     def _not_landed_before(self, lake: Lake, table: str, rows: DataFrame) -> DataFrame:
-        """Leave out the files that an earlier, lost checkpoint had landed. A file lands whole in one commit, or not at all."""
-        landed = lake.read(table).where(F.col("ingest_time") < at(self.checkpoint.created_us))
+        """Leave out the files that the table has already: a file lands whole in one commit of it, or not at all."""
+        landed = lake.read(table)
         if table == "quarantine":
             landed = landed.where(F.col("stream") == self.stream.name)
         return rows.join(landed.select("source").distinct(), "source", "left_anti").select(*rows.columns)
+
+    def _as_judged_before(self, lake: Lake, rows: DataFrame) -> DataFrame:
+        """Leave out the lines that are in quarantine: a clock that was ahead once would be in time by now."""
+        judged = lake.read("quarantine").where(F.col("stream") == self.stream.name).select("source", "payload").distinct()
+        same = (F.col("__raw.source") == F.col("source")) & (F.col("__raw.value") == F.col("payload"))
+        return rows.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*rows.columns)
 
 
 def is_late(event_time: Column, watermark: int | None) -> Column:

@@ -72,7 +72,7 @@ class JoinLane:
 
 
 def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> JoinLane:
-    """Start the query. A new checkpoint takes its state from bronze: above `since`, or above the published horizon."""
+    """Start the query. A new checkpoint takes its state from bronze: above the published horizon, or `since` if earlier."""
     names = [stream.name for stream in lake.streams.both]
     lake.ensure(*names, lake.attributed, "ledger", "heartbeats")
     location = lake.checkpoint("join")
@@ -86,7 +86,7 @@ def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = No
         AttributedSink(sink.lake.with_session(candidates.sparkSession)).write(candidates, lane="join")
 
     writer = (
-        candidates_of(lake, config, horizon if since is None else since)
+        candidates_of(lake, config, _earlier(since, horizon))
         .writeStream.queryName("join")
         .option("checkpointLocation", location)
         .foreachBatch(write)
@@ -107,6 +107,11 @@ def candidates_of(lake: Lake, config: Config, horizon: int | None) -> DataFrame:
     outcomes = on_time_rows(lake, streams.outcome, outcome_since)
     exposures = on_time_rows(lake, streams.exposure, exposure_since)
     return hot_candidates(outcomes, exposures, streams, hot)
+
+
+def _earlier(since: int | None, horizon: int | None) -> int | None:
+    """Where a new checkpoint begins: never above the horizon, for what lies between is not final."""
+    return horizon if since is None or horizon is None else min(since, horizon)
 
 
 def _since(event_time: str, start: int) -> Column:

@@ -66,9 +66,12 @@ class Ledger:
         value = join.select(F.unix_micros(F.max("horizon"))).collect()[0][0]
         return None if value is None else int(value)
 
-    def last(self, query: str) -> dict[str, Any] | None:
-        """The entry of `query` with the greatest batch number, as a mapping; JSON columns decoded, times in microseconds."""
-        rows = self.lake.read("ledger").where(F.col("query") == query).orderBy(F.desc("batch"), F.desc("finished_at"))
+    def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
+        """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""
+        rows = self.lake.read("ledger").where(F.col("query") == query)
+        if run_id is not None:
+            rows = rows.where(F.col("run_id") == run_id)
+        rows = rows.orderBy(F.desc("finished_at"), F.desc("batch"))
         for name in _TIMES:
             rows = rows.withColumn(name, F.unix_micros(name))
         found = rows.limit(1).collect()

@@ -13,32 +13,42 @@ from pipelines.sink import merge
 
 
 def repair(lake: Lake, compared: DataFrame) -> int:
-    """Repair every difference in `compared` (see `diff.compare`); the number of outcomes that were repaired."""
+    """Repair every difference in `compared` (see `diff.compare`); the number of outcomes that were repaired.
+
+    Only rows that still are as they were compared are taken away: what a lane has written since is newer than the comparison.
+    The comparison has to be made again afterwards in any case.
+    """
     streams = lake.streams
     outcome, names = streams.outcome, streams.attributed_schema.names
     differing = compared.where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id").distinct()
-    truth = compared.where("first").join(differing, "outcome_id", "left_semi")
-    rows = truth.select(
+    affected = compared.join(differing, "outcome_id", "left_semi")
+    truth = affected.where(F.col("first") & F.col("batch_row").isNotNull())
+    insert = truth.select(
+        F.lit(False).alias("__delete"),
         F.col("outcome_id").alias("__id"),
-        F.col("batch_row").isNotNull().alias("__keep"),
+        F.lit(None).cast("timestamp").alias("__seen"),
         *(F.col("batch_row").getField(f.name).alias(f.name) for f in streams.candidate_schema),
         F.lit("repair").alias("attributed_by"),
         F.current_timestamp().alias("updated_at"),
     )
-    placed = rows.select("*", *outcome.partition_values())
-    # Twice in the source: once to match and delete every row that the table has of the outcome, once, under an id that
-    # matches nothing, to be inserted.
-    delete = placed.withColumn("__delete", F.lit(True))
-    insert = placed.where("__keep").withColumn("__delete", F.lit(False))
-    source = delete.unionByName(insert).persist()
+    insert = insert.select("*", *outcome.partition_values())
+    seen = affected.where(F.col("stream_row").isNotNull()).select(
+        F.lit(True).alias("__delete"),
+        F.col("outcome_id").alias("__id"),
+        F.col("stream_row.updated_at").alias("__seen"),
+    )
+    # Two kinds of source rows: one matches the rows that were compared and deletes them; the other matches nothing, and is
+    # inserted.
+    source = insert.unionByName(seen.distinct(), allowMissingColumns=True).persist()
     try:
-        count = source.where("__delete").count()
+        count = source.select("__id").distinct().count()
         if count:
             clauses = f"""
                 WHEN MATCHED THEN DELETE
                 WHEN NOT MATCHED AND NOT s.__delete THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
             """
-            merge(lake, lake.attributed, source, f"s.__delete AND t.`{outcome.id}` = s.__id", clauses)
+            same = f"s.__delete AND t.`{outcome.id}` = s.__id AND t.updated_at = s.__seen"
+            merge(lake, lake.attributed, source, same, clauses)
         return count
     finally:
         source.unpersist()

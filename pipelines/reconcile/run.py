@@ -25,6 +25,9 @@ from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
 from pipelines.reconcile.expectations import Bound, Check, validate
 from pipelines.reconcile.repair import repair
 
+# A lane may improve a row between comparison and repair; then that row is left alone, and the next round sees to it.
+_MAX_REPAIRS = 3
+
 # The bound before the join has published any horizon: earlier than every event.
 NOTHING_FINAL = -(2**53)
 
@@ -42,8 +45,13 @@ class Range:
         bounds += [column <= F.lit(self.last)] if self.last else []
         return reduce(lambda a, b: a & b, bounds, F.lit(True))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds every date."""
+        return self.first is None and self.last is None
+
     def __str__(self) -> str:
-        if self.first is None and self.last is None:
+        if self.is_open:
             return "all dates"
         return f"{self.first or '...'} to {self.last or '...'}" if self.first != self.last else str(self.first)
 
@@ -104,13 +112,17 @@ def reconcile(
     started = now_us()
     say("computing the batch answer")
     run = _compare(lake, config, span)
-    first, repaired = run, 0
+    first, repaired, repairs = run, 0, 0
     try:
-        if fix and any(hour.differences for hour in run.hours):
+        while fix and repairs < _MAX_REPAIRS and any(hour.differences for hour in run.hours):
             say("repairing")
-            repaired = repair(lake, run.compared)
+            repaired += repair(lake, run.compared)
+            repairs += 1
             say("verifying again")
-            run = _compare(lake, config, span)
+            again = _compare(lake, config, span)
+            if run is not first:
+                run.compared.unpersist()
+            run = again
         sample = _sample(first.compared, config.reconcile.sample)
         say("checking expectations")
         result = Reconciliation(
@@ -157,17 +169,33 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
     # Which event of an id counts is decided among all of them; only then the dates are cut.
     time = F.col(outcome.event_time)
     final = F.lit(True) if pins.bound is None else time <= at(pins.bound)
-    events = outcome_events(bronze_outcomes, streams).where(span.holds(F.to_date(time))).persist()
-    exposures = bronze_exposures.where(_may_be_chosen(span, exposure.event_time, window))
+    every_event = outcome_events(bronze_outcomes, streams)
+    events = every_event.where(span.holds(F.to_date(time))).persist()
+    exposures = bronze_exposures.where(_may_be_chosen(span, window))
     expected = attribute(events.where(final), exposures, streams, window)
     # A row belongs to the comparison by its partition or by its event time: it may have been moved.
     ours = (span.holds(F.col("event_date")) | span.holds(F.to_date(time))) & final
     actual = _explained_later(lake, pins, table.where(ours))
-    compared = compare(expected, actual, streams).persist()
-    hours = summarise(compared)
+    compared = compare(expected, actual, streams).withColumn("counts", F.lit(True))
+    if not span.is_open:
+        # A row whose id has its event on a date that was not asked for: that event, all exposures for it, and all rows of
+        # the id, so that it is known for what it is, and repaired without harm to them.
+        strangers = actual.select(outcome.id).join(events, outcome.id, "left_anti").distinct().persist()
+        if strangers.count():
+            elsewhere = every_event.join(strangers, outcome.id, "left_semi")
+            rows = table.join(strangers, outcome.id, "left_semi").select(*table.columns)
+            known = compare(attribute(elsewhere, bronze_exposures, streams, window), rows, streams)
+            ids = strangers.select(F.col(outcome.id).alias("outcome_id"))
+            others = compared.join(ids, "outcome_id", "left_anti").select(*compared.columns)
+            # A row of another date that is right is there for the repair of its id, and counts for nothing here.
+            known = known.withColumn("counts", F.col("class") != DiffClass.MATCHED.value)
+            compared = others.unionByName(known)
+    compared = compared.persist()
+    judged = compared.where("counts")
+    hours = summarise(judged)
     books = account(events, actual, streams, final)
     events.unpersist()
-    unattributed = compared.where(
+    unattributed = judged.where(
         F.col("first") & F.col("stream_row.exposure_time").isNull() & F.col("stream_row").isNotNull()
     ).count()
     doors = [
@@ -206,9 +234,10 @@ def _explained_later(lake: Lake, pins: Pins, table: DataFrame) -> DataFrame:
     return table.join(later.join(before, outcome.id, "left_anti").distinct(), outcome.id, "left_anti").select(*table.columns)
 
 
-def _may_be_chosen(span: Range, event_time: str, window: timedelta) -> Column:
+def _may_be_chosen(span: Range, window: timedelta) -> Column:
     """Exposures that an outcome of the dates can match: from the window before the first day to the end of the last."""
-    reach = replace(span, first=span.first - timedelta(days=-(-micros(window) // 86_400_000_000)) if span.first else None)
+    days = -(-micros(window) // 86_400_000_000)
+    reach = replace(span, first=span.first - timedelta(days=days) if span.first else None)
     return reach.holds(F.col("event_date"))
 
 

@@ -90,9 +90,10 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         touched_outcomes(newly, late, streams, attribution),
     ]
     if window.previous is not None:
-        # What landed since the last run for outcomes that were final then: the late, and nothing else.
+        # What landed since the last run at or below its horizon. All of it is late, unless something went wrong: then it has
+        # no row, and is taken as missing.
         landed = lake.landed_between(outcome.name, previous.outcome_version, now.outcome_version)
-        behind = landed.where("late").where(window.already(outcome.event_time))
+        behind = landed.where(window.already(outcome.event_time))
         hours = event_hours(behind, outcome.event_time)
         if hours:
             rows = attributed.where(within(outcome.event_time, spans(hours)))

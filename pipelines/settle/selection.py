@@ -4,8 +4,8 @@ A run sees bronze at two pinned versions and a limit: the join's horizon, or non
 the limit it takes
 
 - *open* ones: event time above the previous run's horizon (they became final since), or landed since the previous run;
-  of these, the late ones, those without a row, and those without a hot match (their exposure may lie further back than
-  the join looks);
+  of these, the late ones, those that the join has not finished with (`--all` only), those without a row, and those without
+  a hot match of the join's (their exposure may lie further back than it looks);
 - *touched* ones: outcomes in `[e, e + attribution_window]` of a late exposure at e. Outcomes already final are touched by the
   late exposures that landed since the previous run; those that became final since, by any late exposure: so a late
   exposure stays open until the horizon has passed `e + attribution_window`.
@@ -72,17 +72,20 @@ def open_outcomes(rows: DataFrame, attributed: DataFrame, streams: Streams, wind
         F.col("event_date").alias("__done_date"),
         F.col(outcome.id).alias("__done_id"),
         F.col("exposure_time").alias("__exposure_time"),
+        F.col("attributed_by").alias("__lane"),
     )
     same = (F.col("__date") == F.col("__done_date")) & (F.col(outcome.id) == F.col("__done_id"))
     seen = asked.join(done, same, how="left_outer")
     has_no_row = F.col("__done_id").isNull()
     hot_since = F.unix_micros(time) - F.lit(micros(hot_window))
-    no_hot_match = F.col("__exposure_time").isNull() | (F.unix_micros("__exposure_time") < hot_since)
+    # Only the join's own match is known to be the best of the hot window: settle may have written before the join had seen
+    # all of it, or while the join looked less far back.
+    hot_match = (F.col("__lane") == "join") & (F.unix_micros("__exposure_time") >= hot_since)
     cause = (
         F.when(F.col("late"), "late")
-        .when(has_no_row & window.pending(outcome.event_time), "pending")
+        .when(window.pending(outcome.event_time), "pending")
         .when(has_no_row, "missing")
-        .when(no_hot_match & outcome.has_keys(), "tail")
+        .when(~F.coalesce(hot_match, F.lit(False)) & outcome.has_keys(), "tail")
     )
     return seen.select(*own, cause.alias("__cause")).where(F.col("__cause").isNotNull())
 
