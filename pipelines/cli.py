@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
 RUN, PROVE, LOOK, KEEP = "Run the pipeline", "Prove the result", "Look at it", "Keep it well"
 
 Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
@@ -396,11 +397,11 @@ def main() -> NoReturn:
 def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
     try:
         code = command()
-        return code if isinstance(code, int) else 0
+        return _unless_meant(code) if isinstance(code, int) else 0
     except typer.Exit as done:
-        return 0 if done.exit_code == 130 and _is_long_running() else done.exit_code
+        return _unless_meant(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return 0 if _is_long_running() else 130
+        return _unless_meant(_INTERRUPTED)
     except typer.TyperException as error:
         words = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
         return _fail(f"{error.format_message()} (see rejoin {words + ' ' if words else ''}--help)", debug)
@@ -412,10 +413,11 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
         return _fail(f"{first_line(error)} (a bug, or an environment we do not know: see --debug)", debug)
 
 
-def _is_long_running() -> bool:
-    """Stopping one of these is how it ends, not a failure."""
+def _unless_meant(code: int) -> int:
+    """Being interrupted is how a command that runs until stopped ends: no failure."""
     words = set(sys.argv[1:])
-    return bool(words & {"ingest", "join", "settle", "run"}) and not words & {"--once", "--all"}
+    runs_until_stopped = bool(words & {"ingest", "join", "settle", "run"}) and not words & {"--once", "--all"}
+    return 0 if code == _INTERRUPTED and runs_until_stopped else code
 
 
 def _fail(message: str, debug: bool) -> int:

@@ -117,11 +117,12 @@ class _Table:
 
 
 class Lake:
-    """One lake, read and written through one session. Cheap to make; holds no state but names."""
+    """One lake, read and written through one session. Cheap to make; remembers only which tables it has found in order."""
 
     def __init__(self, spark: SparkSession, config: Config) -> None:
         self.spark = spark
         self.config = config
+        self._ensured: set[str] = set()
         self.root = config.lake if config.lake_is_catalog else _location(resolve(config.lake, "lake"))
         if config.checkpoints:
             self.checkpoints = _location(resolve(config.checkpoints, "checkpoints"))
@@ -162,12 +163,15 @@ class Lake:
     def ensure(self, *tables: str) -> None:
         """Create the tables that are not there; refuse (LakeError) those with other columns than needed."""
         for table in tables:
+            if table in self._ensured:
+                continue
             spec = self._spec(table)
             columns = self._columns(table)
             if columns is None:
                 self._create(table, spec)
             else:
                 _require_columns(table, spec.schema, columns)
+            self._ensured.add(table)
 
     def exists(self, table: str) -> bool:
         return self._columns(table) is not None
@@ -251,9 +255,12 @@ class Lake:
 
     def version(self, table: str) -> int:
         """The table's latest version; -1 where there is no table."""
-        if not self.exists(table):
+        try:
+            return int(self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT 1").collect()[0]["version"])
+        except AnalysisException:
+            if self.exists(table):
+                raise
             return -1
-        return int(self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT 1").collect()[0]["version"])
 
     def landed_between(self, table: str, after: int, through: int) -> DataFrame:
         """The rows appended in versions `after` (exclusive) to `through` (inclusive).

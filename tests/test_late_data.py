@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from tests import oracle
 from tests.builders import play, shown
 
@@ -18,6 +20,7 @@ def horizon(pipeline: Any) -> int | None:
     return max(known, default=None)
 
 
+@pytest.mark.slow
 def test_with_one_side_silent_the_horizon_moves_and_state_is_evicted(replay: Any) -> None:
     pipeline = replay("join.hot_window=5m", "join.watermark_delay=1m")
     playbacks = [play("p", "10:00", who="w1"), play("unmatched", "10:02", who="nobody")]
@@ -80,6 +83,7 @@ def test_heartbeats_are_in_no_table_of_the_user(replay: Any) -> None:
     assert sum(r["rows_in"] for r in pipeline.rows("ledger", "query = 'join'")) == 2
 
 
+@pytest.mark.slow
 def test_one_file_a_run_keeps_the_progress_of_each_stream(replay: Any) -> None:
     """With one file per drain, Spark alone stays at the least of what one run has seen of both."""
     pipeline = replay("join.watermark_delay=1m")
@@ -93,6 +97,7 @@ def test_one_file_a_run_keeps_the_progress_of_each_stream(replay: Any) -> None:
     assert pipeline.dropped() == 0
 
 
+@pytest.mark.slow
 def test_days_late_lands_in_the_partition_of_its_day(replay: Any) -> None:
     pipeline = replay()
     impressions = [shown("then", "2026-01-07T09:00:00Z"), shown("now", "10:00")]
@@ -109,6 +114,7 @@ def test_days_late_lands_in_the_partition_of_its_day(replay: Any) -> None:
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
 
 
+@pytest.mark.slow
 def test_a_late_exposure_reaches_outcomes_that_land_after_it(replay: Any) -> None:
     pipeline = replay()
     pipeline.wave([shown("x", "11:00", who="bob")], [play("y", "11:00", who="bob")])
@@ -122,6 +128,7 @@ def test_a_late_exposure_reaches_outcomes_that_land_after_it(replay: Any) -> Non
     assert pipeline.answers()["p"] == ("late", "settle")
 
 
+@pytest.mark.slow
 def test_a_longer_delay_never_lowers_the_door(replay: Any, spark: Any) -> None:
     from tests.replay import Replay
 

@@ -92,6 +92,7 @@ def test_a_lost_ingest_checkpoint_lands_no_file_twice(replay: Any) -> None:
     assert sorted(r["payload"] for r in pipeline.rows("quarantine")) == ["nonsense", "only nonsense"]
 
 
+@pytest.mark.slow
 def test_a_lost_join_checkpoint_changes_nothing(replay: Any) -> None:
     pipeline = replay()
     impressions = [shown("a", "10:00"), shown("b", "11:00"), shown("c", "11:58")]
@@ -152,6 +153,7 @@ def test_without_all_what_lies_at_or_below_the_horizon_is_final(replay: Any) -> 
     assert (report.verdict, report.account.pending) == ("agrees", 2)
 
 
+@pytest.mark.slow
 def test_stages_in_any_order_and_skipped(replay: Any) -> None:
     pipeline = replay()
     impressions = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(4)]
@@ -170,6 +172,7 @@ def test_stages_in_any_order_and_skipped(replay: Any) -> None:
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
 
 
+@pytest.mark.slow
 def test_settle_with_nothing_new_looks_nothing_up(replay: Any) -> None:
     pipeline = replay()
     pipeline.wave([shown("a", "10:00")], [play("p", "10:05"), play("q", "12:00")])

@@ -83,7 +83,7 @@ LATE_BETTER = [
 def profile(examples: int) -> Any:
     # Shrinking replays whole pipelines: worth it, within reason. The failing example is printed in any case.
     return settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, derandomize=examples < 10
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, derandomize=True
     )
 
 
@@ -96,7 +96,7 @@ def test_any_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, list[Wave
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@profile(20)
+@profile(10)
 @given(timeline=timelines())
 def test_many_more_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, list[Wave]]) -> None:
     check(replay, *timeline)

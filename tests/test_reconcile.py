@@ -82,6 +82,7 @@ def test_an_empty_side_never_passes_as_equal(replay: Any) -> None:
     assert "expectation failed: landed at least 1" in to_text(report)
 
 
+@pytest.mark.slow
 def test_conflicting_outcomes_across_dates_are_reported_and_repaired(replay: Any) -> None:
     pipeline = replay()
     conflict = [play("p", "2026-01-11T00:10:00Z"), play("p", "2026-01-10T23:50:00Z"), play("q", "12:00")]
@@ -94,6 +95,7 @@ def test_conflicting_outcomes_across_dates_are_reported_and_repaired(replay: Any
     assert pipeline.attributed() == oracle.attribute(conflict, [shown("a", "23:40")], window=timedelta(hours=6))
 
 
+@pytest.mark.slow
 def test_what_landed_after_settle_is_not_judged_yet(pipeline: Any) -> None:
     pipeline.wave([shown("much-later", "08:19")], [play("news", "18:00"), play("p0-late", "08:30")])
     pipeline.join()

@@ -5,11 +5,15 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines.jobs.rebuild import rebuild
 from pipelines.lake import Lake
 from pipelines.reconcile.run import Range
 from tests import oracle
 from tests.builders import play, shown
+
+pytestmark = pytest.mark.slow
 
 WINDOW = timedelta(hours=6)
 

@@ -56,6 +56,7 @@ def test_a_winning_event_takes_the_row_over_with_its_own_exposure(replay: Any) -
     assert pipeline.answers() == {"p": (None, "settle")}
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_improved_is_not_touched(replay: Any) -> None:
     pipeline = replay()
     write(pipeline, STEPS[2])
