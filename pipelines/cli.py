@@ -389,9 +389,24 @@ def _stop(signum: int, frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Entry point of `rejoin`, `python -m pipelines` and spark-submit."""
+    sys.argv[1:] = _options_last(sys.argv[1:])
     debug = "--debug" in sys.argv
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
+
+
+def _options_last(words: list[str]) -> list[str]:
+    """`--conf`, `--set` and `--debug` may also stand before the command.
+
+    >>> _options_last(["--conf", "my.yml", "--debug", "ingest", "--once"])
+    ['ingest', '--conf', 'my.yml', '--debug', '--once']
+    """
+    moved, rest = [], list(words)
+    while rest and rest[0].partition("=")[0] in ("--conf", "-c", "--set", "--debug"):
+        takes_value = rest[0] in ("--conf", "-c", "--set")
+        moved += rest[: 1 + takes_value]
+        rest = rest[1 + takes_value :]
+    return [*rest[:1], *moved, *rest[1:]]
 
 
 def _guarded(command: Callable[[], Any], *, debug: bool) -> int:

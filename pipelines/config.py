@@ -30,6 +30,7 @@ from pipelines.errors import ConfigError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Role = Literal["exposure", "outcome"]
+Partitioning = Literal["date", "hour"]
 
 # The columns that the lake adds to an event's own (DESIGN section 5), and those of an attributed row.
 PARTITION_COLUMNS = ("event_date", "event_hour")
@@ -66,7 +67,7 @@ class StreamConfig(Model):
     event_time: str
     ddl: str = Field(alias="schema")
     source: SourceConfig
-    partition_by: Literal["date", "hour"] = "date"
+    partition_by: Partitioning | None = None
 
     @field_validator("ddl")
     @classmethod
@@ -180,9 +181,12 @@ class SparkConfig(Model):
 
 
 class Config(Model):
+    """The whole configuration. `partition_by` holds for the streams that do not say otherwise themselves."""
+
     lake: str
     checkpoints: str | None = None
     streams: dict[str, StreamConfig]
+    partition_by: Partitioning = "date"
     join: JoinConfig
     ingest: IngestConfig = IngestConfig()
     trigger: TriggerConfig = TriggerConfig()

@@ -49,7 +49,7 @@ class EventStream:
             event_time=stream.event_time,
             keys=config.join.keys,
             schema=cast(StructType, StructType.fromDDL(stream.ddl)),
-            partition_by=stream.partition_by,
+            partition_by=stream.partition_by or config.partition_by,
         )
 
     @property

@@ -1,10 +1,12 @@
 """Configuration: every mistake is one line that names the file, the key and the remedy."""
 
+import doctest
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from pipelines import cli, durations, instants
 from pipelines.config import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
@@ -18,7 +20,7 @@ def test_the_shipped_configurations_load() -> None:
     playback, ads = load_config(PLAYBACK), load_config(CONF / "ads.yml")
     assert playback.join.attribution_window == timedelta(hours=6)
     assert playback.stream_name("outcome") == "playbacks"
-    assert ads.outcome.partition_by == "hour"
+    assert (ads.partition_by, ads.outcome.partition_by) == ("date", "hour")
     assert ads.state_store.provider == "memory"
 
 
@@ -60,6 +62,11 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
         load_config(PLAYBACK, [override])
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_doctests_hold() -> None:
+    for module in (durations, cli, instants):
+        assert doctest.testmod(module).failed == 0
 
 
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
