@@ -90,8 +90,8 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         touched_outcomes(newly, late, streams, attribution),
     ]
     if window.previous is not None:
-        # What landed since the last run at or below its horizon. All of it is late, unless something went wrong: then it has
-        # no row, and is taken as missing.
+        # What landed since the last run at or below its horizon is late, whatever it says of itself: should the join ever have
+        # dropped a row, it is here that it comes back.
         landed = lake.landed_between(outcome.name, previous.outcome_version, now.outcome_version)
         behind = landed.where(window.already(outcome.event_time))
         hours = event_hours(behind, outcome.event_time)
@@ -99,7 +99,7 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
             rows = attributed.where(within(outcome.event_time, spans(hours)))
             selected.append(open_outcomes(behind, rows, streams, window, hot))
         landed = lake.landed_between(exposure.name, previous.exposure_version, now.exposure_version)
-        behind = landed.where("late").where(window.already(exposure.event_time))
+        behind = landed.where(window.already(exposure.event_time))
         hours = event_hours(behind, exposure.event_time)
         if hours:
             reach = within(outcome.event_time, spans(hours, after=attribution))
