@@ -8,7 +8,6 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.config import Config
-from pipelines.durations import format_duration
 from pipelines.errors import RejoinError
 
 _POLL_SECONDS = 0.5
@@ -60,7 +59,3 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\tat", "  File", "    "))]
     named = [line for line in lines if line.startswith(("pipelines.errors.", "["))]
     return (named or lines or [type(error).__name__])[0].removeprefix("pipelines.errors.")
-
-
-def describe(config: Config) -> str:
-    return f"a micro-batch every {format_duration(config.trigger.every)}"

@@ -26,9 +26,9 @@ STATE_PROVIDERS = {
 }
 
 
-def join(lake: Lake, config: Config, *, once: bool) -> None:
-    """Run the join: to the end of what bronze holds (`once`), or until stopped."""
-    lane = start_join(lake, config, once=once)
+def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> None:
+    """Run the join: to the end of what bronze holds (`once`), or until stopped. `since` as in `start_join`."""
+    lane = start_join(lake, config, once=once, since=since)
     wait([lane.query], lane.tick, drain=once)
     lane.tick()
 

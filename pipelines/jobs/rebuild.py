@@ -5,8 +5,7 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import RejoinError
-from pipelines.jobs.driving import wait
-from pipelines.jobs.join import start_join
+from pipelines.jobs.join import join
 from pipelines.lake import Lake
 
 
@@ -19,6 +18,4 @@ def rebuild(lake: Lake, config: Config, since: int | None) -> None:
     if "://" in location or location.startswith("dbfs:"):
         raise RejoinError(f"rebuild: {location} is not a local path; delete that directory, then run `rejoin join --once`")
     shutil.rmtree(Path(location), ignore_errors=True)
-    lane = start_join(lake, config, once=True, since=since)
-    wait([lane.query], lane.tick, drain=True)
-    lane.tick()
+    join(lake, config, once=True, since=since)

@@ -1,7 +1,6 @@
 """A streaming query's progress, as Spark reports it, to entries of the ledger."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -65,16 +64,12 @@ class ProgressReader:
         )
 
 
-def dropped_rows(entries: Iterable[Entry]) -> int:
-    return sum(entry.rows_dropped_by_watermark or 0 for entry in entries)
-
-
 def _as_dict(progress: Any) -> dict[str, Any]:
     return dict(json.loads(progress.json if hasattr(progress, "json") else json.dumps(progress)))
 
 
 def _is_heartbeat(source: dict[str, Any]) -> bool:
-    return "heartbeats" in source["description"].rpartition("/")[2] or "rejoin_heartbeats" in source["description"]
+    return _table(source) in ("heartbeats", "rejoin_heartbeats")
 
 
 def _table(source: dict[str, Any]) -> str:
