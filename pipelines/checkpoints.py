@@ -1,4 +1,4 @@
-"""The identity of a checkpoint: a name that dies with it.
+"""A checkpoint's identity, a name that dies with it; and how far it has read.
 
 Delta skips a write whose (application id, version) it has seen. Versions are batch numbers, which start at 0 with every new
 checkpoint; so the application id must be the checkpoint's, not the query's, or a new checkpoint's first batches would be
@@ -7,10 +7,14 @@ skipped in silence. The identity is a file inside the checkpoint, written throug
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
+
+from pipelines.events import EventStream
+from pipelines.lake import Lake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +39,37 @@ def checkpoint_id(spark: SparkSession, path: str, *, recovers: bool) -> Checkpoi
     line = json.dumps(identity.__dict__, sort_keys=True)
     spark.createDataFrame([(line,)], "value string").coalesce(1).write.mode("overwrite").text(location)
     return identity
+
+
+def read_whole(lake: Lake, checkpoint: str) -> dict[str, int]:
+    """The last version of each bronze table that the checkpoint's finished micro-batches have read whole, from its offset log."""
+    batch = _last_finished(lake, checkpoint)
+    if batch is None:
+        return {}
+    lines = lake.spark.read.text(f"{checkpoint}/offsets/{batch}").collect()
+    offsets = [json.loads(line[0]) for line in lines if line[0].startswith("{")]
+    by_table = {offset["reservoirId"]: offset for offset in offsets if "reservoirId" in offset}
+    return {stream.name: _read_of(lake, stream, by_table) for stream in lake.streams.both}
+
+
+def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str, int | bool]]) -> int:
+    version = lake.version(stream.name)
+    table = lake.spark.sql(f"DESCRIBE DETAIL {lake.identifier(stream.name)}").collect()[0]
+    if table["id"] in offsets:
+        return last_whole_version(offsets[table["id"]])
+    return version if table["numFiles"] == 0 else -1  # a stream that has never spoken has no offset
+
+
+def last_whole_version(offset: Mapping[str, int | bool]) -> int:
+    """Of an offset of the Delta source: it names the version to read next, or the snapshot that is being read."""
+    return -1 if offset.get("isStartingVersion") else int(offset["reservoirVersion"]) - 1
+
+
+def _last_finished(lake: Lake, checkpoint: str) -> int | None:
+    try:
+        names = lake.spark.read.text(f"{checkpoint}/commits").select("_metadata.file_name").distinct().collect()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return None
+    return max((int(row[0]) for row in names if row[0].isdigit()), default=None)

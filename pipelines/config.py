@@ -16,6 +16,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -120,10 +121,13 @@ class IngestConfig(Model):
 
 
 class TriggerConfig(Model):
-    """When micro-batches start, and how much one may read."""
+    """When micro-batches start, and how much one may read: landing files at ingest; files and bytes of bronze, for each
+    stream, at the join. The join's are soft: a micro-batch takes one file at least, and a backlog within them whole."""
 
     every: Duration = timedelta(seconds=10)
     max_files: int = Field(default=1000, gt=0)
+    join_max_files: int = Field(default=1000, gt=0)
+    join_max_bytes: ByteSize = Field(default=ByteSize(1024**3), gt=0)
 
 
 class StateStoreConfig(Model):

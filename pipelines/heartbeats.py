@@ -5,15 +5,14 @@ takes for on time is in bronze at or below version v. There are two kinds:
 
 - `idle`, written by the door of a stream that has fallen silent, so that it does not hold the other one back. From then on
   the door itself counts it: what comes after and lies at or below H is late (`pipelines.ingest.idle`).
-- `feed`, written by the join's driver for its own query, once the query has read bronze up to v, or together with that
-  (`pipelines.join.heartbeats`). Only these reach the join's watermark.
+- `feed:<checkpoint>`, written by the join's driver for the query of that checkpoint, once it has read bronze up to v, or together
+  with that (`pipelines.join.heartbeats`). Only these reach the join's watermark.
 
 They live in a table of their own in the lake's `_rejoin` area; no view, count or export that a user reads has them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pyspark.sql import functions as F
 
@@ -23,10 +22,10 @@ from pipelines.lake import HEARTBEATS_SCHEMA, Lake
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """`value` in microseconds since the epoch."""
+    """`value` in microseconds since the epoch; `kind` is `idle` or what `feed_kind` says."""
 
     stream: str
-    kind: Literal["idle", "feed"]
+    kind: str
     value: int
     version: int
 
@@ -47,6 +46,17 @@ def promised(lake: Lake, stream: str) -> int | None:
     beats = lake.read("heartbeats").where(F.col("stream") == stream)
     value = beats.select(F.unix_micros(F.max("event_time"))).collect()[0][0]
     return None if value is None else int(value)
+
+
+def feed_kind(checkpoint: str) -> str:
+    """The kind of the heartbeats that are meant for one checkpoint's query."""
+    return f"feed:{checkpoint}"
+
+
+def fed_versions(lake: Lake, checkpoint: str) -> dict[str, int]:
+    """The greatest bronze version of each stream that heartbeats for this checkpoint speak for."""
+    beats = lake.read("heartbeats").where(F.col("kind") == feed_kind(checkpoint))
+    return {row[0]: row[1] for row in beats.groupBy("stream").agg(F.max("bronze_version")).collect()}
 
 
 def latest_idle(lake: Lake) -> dict[str, Heartbeat]:

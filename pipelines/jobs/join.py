@@ -10,9 +10,10 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config
 from pipelines.durations import micros
-from pipelines.heartbeats import latest_idle, write_heartbeats
+from pipelines.heartbeats import fed_versions, latest_idle, write_heartbeats
 from pipelines.jobs.driving import triggered, wait
 from pipelines.join.heartbeats import feed_before_start, reached
+from pipelines.join.reading import Reading, plan_reading
 from pipelines.join.stream_join import hot_candidates
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
@@ -28,9 +29,21 @@ STATE_PROVIDERS = {
 
 def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> None:
     """Run the join: to the end of what bronze holds (`once`), or until stopped. `since` as in `start_join`."""
-    lane = start_join(lake, config, once=once, since=since)
-    wait([lane.query], lane.tick, drain=once)
-    lane.tick()
+    if once:
+        drain(lake, config, since=since)
+        return
+    lane = start_join(lake, config, since=since)
+    wait([lane.query], lane.tick)
+
+
+def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
+    """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
+    whole = False
+    while not whole:
+        lane = _start(lake, config, once=True, since=since)
+        wait([lane.query], lane.tick, drain=True)
+        lane.tick()
+        whole = lane.reading.whole
 
 
 @dataclass(kw_only=True)
@@ -41,6 +54,7 @@ class JoinLane:
     config: Config
     query: StreamingQuery
     progress: ProgressReader
+    reading: Reading
     once: bool
     _looked: float = field(default_factory=time.monotonic)
     _read_since_fed: bool = False
@@ -67,18 +81,36 @@ class JoinLane:
         raised = {name: beat.value for name, beat in idle.items()}
         if not (quiet and self._read_since_fed) and raised == self._fed_idle:
             return
-        write_heartbeats(self.lake, reached(self.lake, self.config.join.watermark_delay, self.progress.consumed, idle))
+        delay, checkpoint = self.config.join.watermark_delay, self.progress.run_id
+        write_heartbeats(self.lake, reached(self.lake, delay, checkpoint, self.progress.consumed, idle))
         self._read_since_fed, self._fed_idle = False, raised
 
 
-def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> JoinLane:
-    """Start the query. A new checkpoint takes its state from bronze: above the published horizon, or `since` if earlier."""
-    names = [stream.name for stream in lake.streams.both]
-    lake.ensure(*names, lake.attributed, "ledger", "heartbeats")
+def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
+    """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
+    _prepare(lake)
+    if _plan(lake, config, once=False).whole:
+        drain(lake, config, since=since)
+    return _start(lake, config, once=False, since=since)
+
+
+def _prepare(lake: Lake) -> None:
+    lake.ensure(*(stream.name for stream in lake.streams.both), lake.attributed, "ledger", "heartbeats")
+
+
+def _plan(lake: Lake, config: Config, *, once: bool) -> Reading:
     location = lake.checkpoint("join")
-    identity = checkpoint_id(lake.spark, location, recovers=False)
+    fed = fed_versions(lake, checkpoint_id(lake.spark, location, recovers=False).id)
+    return plan_reading(lake, location, fed, config.trigger, once=once)
+
+
+def _start(lake: Lake, config: Config, *, once: bool, since: int | None) -> JoinLane:
+    _prepare(lake)
+    location = lake.checkpoint("join")
+    identity = checkpoint_id(lake.spark, location, recovers=False).id
+    reading = _plan(lake, config, once=once)
     horizon = Ledger(lake).horizon()
-    feed_before_start(lake, config.join.watermark_delay)
+    feed_before_start(lake, config.join.watermark_delay, identity, reading)
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
     sink = AttributedSink(lake)
 
@@ -86,17 +118,17 @@ def start_join(lake: Lake, config: Config, *, once: bool, since: int | None = No
         AttributedSink(sink.lake.with_session(candidates.sparkSession)).write(candidates, lane="join")
 
     writer = (
-        candidates_of(lake, config, _earlier(since, horizon))
+        candidates_of(lake, config, identity, reading, _earlier(since, horizon))
         .writeStream.queryName("join")
         .option("checkpointLocation", location)
         .foreachBatch(write)
     )
     query = triggered(writer, config, once=once).start()
-    progress = ProgressReader(query="join", run_id=identity.id, horizon=horizon)
-    return JoinLane(lake=lake, config=config, query=query, progress=progress, once=once)
+    progress = ProgressReader(query="join", run_id=identity, horizon=horizon, consumed=dict(reading.consumed))
+    return JoinLane(lake=lake, config=config, query=query, progress=progress, reading=reading, once=once)
 
 
-def candidates_of(lake: Lake, config: Config, horizon: int | None) -> DataFrame:
+def candidates_of(lake: Lake, config: Config, checkpoint: str, reading: Reading, horizon: int | None) -> DataFrame:
     """The streaming plan. A checkpoint that begins above a published horizon needs only what can still matter:
     outcomes after it, and exposures of the hot window before those."""
     streams, hot = lake.streams, config.join.hot_window
@@ -104,8 +136,9 @@ def candidates_of(lake: Lake, config: Config, horizon: int | None) -> DataFrame:
     if horizon is not None:
         outcome_since = _since(streams.outcome.event_time, horizon)
         exposure_since = _since(streams.exposure.event_time, horizon - micros(hot))
-    outcomes = on_time_rows(lake, streams.outcome, outcome_since)
-    exposures = on_time_rows(lake, streams.exposure, exposure_since)
+    options = reading.options(config.trigger)
+    outcomes = on_time_rows(lake, streams.outcome, checkpoint, options, outcome_since)
+    exposures = on_time_rows(lake, streams.exposure, checkpoint, options, exposure_since)
     return hot_candidates(outcomes, exposures, streams, hot)
 
 

@@ -15,7 +15,7 @@ def run_all(lake: Lake, config: Config) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
     prepare(lake)
     door = start_ingest(lake, config, once=False)
-    lane = start_join(lake, config, once=False)
+    lane = start_join(lake, config)
     due = time.monotonic() + config.settle.every.total_seconds()
 
     def tick() -> None:

@@ -4,9 +4,9 @@ A heartbeat must not reach the join before the rows that it speaks for: they wou
 A watermark moves at the end of a micro-batch only, so it is enough that the rows are read in the heartbeat's own micro-batch at
 the latest. Two ways give that:
 
-- before the query starts: versions are pinned, then the heartbeat is written, then the query starts, and its first new
-  micro-batch takes all that bronze holds;
-- while it runs: the versions are ones that a finished micro-batch has read.
+- the versions are ones that finished micro-batches have read whole;
+- before a run that reads the backlog whole (`pipelines.join.reading`): versions are pinned, then the heartbeat is written, then
+  the query starts, and its first new micro-batch takes all that bronze holds.
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,22 @@ from datetime import timedelta
 
 from pipelines.durations import micros
 from pipelines.events import EventStream
-from pipelines.heartbeats import Heartbeat, latest_idle, write_heartbeats
+from pipelines.heartbeats import Heartbeat, feed_kind, latest_idle, write_heartbeats
+from pipelines.join.reading import Reading
 from pipelines.lake import Lake
 from pipelines.observe.ledger import Ledger
 
 
-def feed_before_start(lake: Lake, watermark_delay: timedelta) -> None:
-    """Tell how far each stream has come in bronze now. Also gives Spark back, after a restart, the progress of each stream:
-    it remembers only the least."""
+def feed_before_start(lake: Lake, watermark_delay: timedelta, checkpoint: str, reading: Reading) -> None:
+    """Tell how far each stream has come in what the query has read, or will read first. Gives Spark back, after a restart, the
+    progress of each stream: it remembers only the least."""
     idle = latest_idle(lake)  # before the versions are pinned, so that these cover them
-    versions = {stream.name: lake.version(stream.name) for stream in lake.streams.both}
-    write_heartbeats(lake, reached(lake, watermark_delay, versions, idle))
+    now = {stream.name: lake.version(stream.name) for stream in lake.streams.both} if reading.whole else reading.consumed
+    write_heartbeats(lake, reached(lake, watermark_delay, checkpoint, now, idle))
 
 
 def reached(
-    lake: Lake, watermark_delay: timedelta, versions: Mapping[str, int], idle: Mapping[str, Heartbeat]
+    lake: Lake, watermark_delay: timedelta, checkpoint: str, versions: Mapping[str, int], idle: Mapping[str, Heartbeat]
 ) -> list[Heartbeat]:
     """For each stream the greatest heartbeat that holds for its bronze version; none for a stream that has not begun."""
     beats = []
@@ -36,7 +37,7 @@ def reached(
         version = versions.get(stream.name, -1)
         value = _value(lake, stream, watermark_delay, version, idle.get(stream.name))
         if value is not None:
-            beats.append(Heartbeat(stream=stream.name, kind="feed", value=value, version=version))
+            beats.append(Heartbeat(stream=stream.name, kind=feed_kind(checkpoint), value=value, version=version))
     return beats
 
 

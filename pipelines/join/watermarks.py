@@ -17,6 +17,8 @@ The price is one commit of delay: the last commit's own maximum moves the waterm
 (`pipelines.join.heartbeats`) pay it where there is no next one.
 """
 
+from collections.abc import Mapping
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -29,20 +31,25 @@ from pyspark.sql.types import (
 )
 
 from pipelines.events import EventStream
+from pipelines.heartbeats import feed_kind
 from pipelines.lake import Lake
 
 _EPOCH = "TIMESTAMP'1970-01-01 00:00:00'"
 _NEVER = "TIMESTAMP'0001-01-02 00:00:00'"
 
 
-def on_time_rows(lake: Lake, stream: EventStream, since: Column | None = None) -> DataFrame:
-    """Bronze's on-time rows as a stream with the door's watermark; `since` (a predicate on bronze) leaves out old ones."""
-    # One micro-batch takes all that is there: what the heartbeats rely on.
-    bronze = lake.stream(stream.name, maxFilesPerTrigger=str(2**31 - 1)).where("NOT late")
+def on_time_rows(
+    lake: Lake, stream: EventStream, checkpoint: str, options: Mapping[str, str], since: Column | None = None
+) -> DataFrame:
+    """Bronze's on-time rows as a stream with the door's watermark, and the heartbeats meant for this checkpoint.
+
+    `options` are the source's (`pipelines.join.reading`); `since` (a predicate on bronze) leaves out old rows.
+    """
+    bronze = lake.stream(stream.name, **options).where("NOT late")
     if since is not None:
         bronze = bronze.where(since)
     beats = lake.stream("heartbeats", maxFilesPerTrigger=str(2**31 - 1)).where(
-        (F.col("stream") == stream.name) & (F.col("kind") == "feed")
+        (F.col("stream") == stream.name) & (F.col("kind") == feed_kind(checkpoint))
     )
     return with_door_watermark(bronze, beats, stream)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql.streaming.query import StreamingQuery
 
+from pipelines.checkpoints import last_whole_version
 from pipelines.instants import to_micros
 from pipelines.observe.ledger import Entry
 
@@ -45,7 +46,7 @@ class ProgressReader:
             # The micro-batch ran under this watermark: all that it makes final has been written.
             self.horizon = max(watermark, self.horizon or watermark)
         data = [s for s in progress["sources"] if not _is_heartbeat(s)]
-        self.consumed.update({_table(s): int(s["endOffset"]["reservoirVersion"]) - 1 for s in data if s.get("endOffset")})
+        self.consumed.update({_table(s): last_whole_version(s["endOffset"]) for s in data if s.get("endOffset")})
         state = progress["stateOperators"]
         return Entry(
             query=self.query,

@@ -1,0 +1,115 @@
+"""A backlog read in bounded micro-batches: commits split, several commits at once, restarts between; nothing is dropped."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.heartbeats import fed_versions
+from pipelines.jobs.join import drain
+from tests import oracle
+from tests.builders import play, shown
+
+WINDOW = timedelta(hours=6)
+BOUNDED = ("trigger.join_max_files=1", "join.watermark_delay=70m", "join.hot_window=10m")
+
+
+def two_days(n: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One wave: events of an hour before and after midnight, so that its commit has two files."""
+    days = ("2026-01-09T23", "2026-01-10T00")
+    minutes = range(5 * n, 5 * n + 5)
+    impressions = [shown(f"i{n}-{d}-{m}", f"{d}:{m:02d}:00Z", who=f"w{m % 3}") for d in days for m in minutes]
+    return impressions, [play(f"p{n}-{d}-{m}", f"{d}:{m:02d}:30Z", who=f"w{m % 3}") for d in days for m in minutes]
+
+
+def batches(pipeline: Any) -> list[dict[str, Any]]:
+    return sorted(pipeline.rows("ledger", "query = 'join' AND rows_in > 0"), key=lambda r: r["batch"])
+
+
+def test_a_commit_split_over_micro_batches_loses_no_row(replay: Any) -> None:
+    pipeline = replay(*BOUNDED)
+    impressions: list[Any] = []
+    playbacks: list[Any] = []
+    for n in range(3):
+        more = two_days(n)
+        impressions += more[0]
+        playbacks += more[1]
+        pipeline.wave(*more)
+    pipeline.join()
+    assert len(batches(pipeline)) == 6, "three commits of two files each"
+    assert all(batch["rows_in"] <= 10 for batch in batches(pipeline))
+    assert pipeline.dropped() == 0
+    pipeline.settle()
+    horizon = pipeline.settle().settled.horizon
+    expected = oracle.attribute(playbacks, impressions, window=WINDOW)
+    rows = pipeline.attributed()
+    assert horizon == oracle.micros("2026-01-09T23:04:00Z")
+    assert {i: r for i, r in rows.items() if r["event_time"] <= horizon} == {
+        i: r for i, r in expected.items() if r["event_time"] <= horizon
+    }
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == expected
+
+
+@pytest.mark.slow
+def test_a_backlog_met_by_an_older_checkpoint_after_a_crash_in_between(replay: Any, monkeypatch: Any) -> None:
+    """Heartbeats are written for rows that a run then does not get to read: the next run reads all of them together."""
+    from pipelines.jobs import join as job
+
+    pipeline = replay(*BOUNDED)
+    impressions, playbacks = two_days(0)
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    more = [shown("x", "01:00")], [play("y", "01:01")]
+    pipeline.wave(*more)
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "triggered", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.join()
+    for n in range(1, 4):
+        late = two_days(n)
+        impressions, playbacks = impressions + late[0], playbacks + late[1]
+        pipeline.wave(*late)
+    drain(pipeline.lake, pipeline.config)
+    assert pipeline.dropped() == 0
+    pipeline.settle(everything=True)
+    expected = oracle.attribute(playbacks + more[1], impressions + more[0], window=WINDOW)
+    assert pipeline.attributed() == expected
+
+
+@pytest.mark.slow
+def test_a_new_checkpoint_over_compacted_bronze_drops_nothing(replay: Any) -> None:
+    """OPTIMIZE gives files another order than that of the commits: then the table is read whole."""
+    pipeline = replay(*BOUNDED)
+    impressions, playbacks = two_days(0)
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    pipeline.wave(*two_days(1))
+    for table in ("impressions", "playbacks"):
+        pipeline.lake.spark.sql(f"OPTIMIZE {pipeline.lake.identifier(table)}")
+    pipeline.wave(*two_days(2))
+    pipeline.lose_checkpoint("join")
+    pipeline.join()
+    for n in (1, 2):
+        more = two_days(n)
+        impressions, playbacks = impressions + more[0], playbacks + more[1]
+    assert pipeline.dropped() == 0
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
+
+
+@pytest.mark.slow
+def test_heartbeats_speak_only_for_what_their_own_checkpoint_has_read(replay: Any) -> None:
+    pipeline = replay(*BOUNDED)
+    for n in range(3):
+        pipeline.wave(*two_days(n))
+    pipeline.join()
+    fed = [r for r in pipeline.rows("heartbeats") if r["kind"].startswith("feed:")]
+    first = fed[0]["kind"].removeprefix("feed:")
+    versions = {name: pipeline.lake.version(name) for name in ("impressions", "playbacks")}
+    assert fed_versions(pipeline.lake, first) == versions
+    pipeline.lose_checkpoint("join")
+    pipeline.join()
+    kinds = {r["kind"] for r in pipeline.rows("heartbeats")}
+    assert len(kinds) == 2, "the new checkpoint has its own"
+    assert pipeline.dropped() == 0
