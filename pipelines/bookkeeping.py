@@ -21,13 +21,15 @@ _RECENT_COMMITS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """After run number `run`: bronze versions seen (inclusive), the horizon then (microseconds), whether all was settled."""
+    """After run number `run`: bronze versions seen (inclusive), the horizon then (microseconds), whether all was settled, and
+    how many rows the join had dropped by then."""
 
     run: int = -1
     exposure_version: int = -1
     outcome_version: int = -1
     horizon: int | None = None
     all: bool = False
+    dropped: int = 0
 
     def as_metadata(self) -> dict[str, Any]:
         return {KEY: asdict(self)}

@@ -53,11 +53,11 @@ def read_whole(lake: Lake, checkpoint: str) -> dict[str, int]:
 
 
 def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str, int | bool]]) -> int:
+    offset = offsets.get(lake.table_id(stream.name))
+    if offset is not None:
+        return last_whole_version(offset)
     version = lake.version(stream.name)
-    table = lake.spark.sql(f"DESCRIBE DETAIL {lake.identifier(stream.name)}").collect()[0]
-    if table["id"] in offsets:
-        return last_whole_version(offsets[table["id"]])
-    return version if table["numFiles"] == 0 else -1  # a stream that has never spoken has no offset
+    return version if lake.size(stream.name) == (0, 0) else -1  # a stream that has never spoken has no offset
 
 
 def last_whole_version(offset: Mapping[str, int | bool]) -> int:

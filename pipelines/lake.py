@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     DateType,
@@ -123,6 +123,7 @@ class Lake:
         self.spark = spark
         self.config = config
         self._ensured: set[str] = set()
+        self._ids: dict[str, str] = {}
         self.root = config.lake if config.lake_is_catalog else _location(resolve(config.lake, "lake"))
         if config.checkpoints:
             self.checkpoints = _location(resolve(config.checkpoints, "checkpoints"))
@@ -261,6 +262,20 @@ class Lake:
             if self.exists(table):
                 raise
             return -1
+
+    def table_id(self, table: str) -> str:
+        """What the table's log, and the offsets of streams over it, call it."""
+        if table not in self._ids:
+            self._ids[table] = str(self._detail(table)["id"])
+        return self._ids[table]
+
+    def size(self, table: str) -> tuple[int, int]:
+        """Files and bytes of the latest version."""
+        detail = self._detail(table)
+        return int(detail["numFiles"]), int(detail["sizeInBytes"])
+
+    def _detail(self, table: str) -> Row:
+        return self.spark.sql(f"DESCRIBE DETAIL {self.identifier(table)}").collect()[0]
 
     def landed_between(self, table: str, after: int, through: int) -> DataFrame:
         """The rows appended in versions `after` (exclusive) to `through` (inclusive).

@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipelines.events import Streams
-from pipelines.lake import Lake, column_list
+from pipelines.lake import Lake, at, column_list
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -43,11 +43,14 @@ class AttributedSink:
         self.lake = lake
         self.streams = lake.streams
 
-    def write(self, candidates: DataFrame, *, lane: str, metadata: Mapping[str, Any] | None = None) -> SinkResult:
+    def write(
+        self, candidates: DataFrame, *, lane: str, metadata: Mapping[str, Any] | None = None, stamp: int | None = None
+    ) -> SinkResult:
         """Merge candidates (columns of `candidate_schema`, any number for an outcome) in one commit.
 
         The plan of `candidates` is executed fully, exactly once, before the table is touched: a stateful plan needs that
-        also where there is nothing to write. `metadata` is committed with the rows.
+        also where there is nothing to write. `metadata` is committed with the rows; `stamp` (microseconds) is the `updated_at` of
+        those that change, the time of the commit if None.
         """
         clock = time.monotonic()
         updates = resolve(candidates, self.streams).persist()
@@ -56,12 +59,12 @@ class AttributedSink:
             inserted = updated = 0
             if dates:
                 with user_metadata(updates.sparkSession, metadata):
-                    inserted, updated = self._merge(updates, lane, sorted(dates))
+                    inserted, updated = self._merge(updates, lane, sorted(dates), stamp)
         finally:
             updates.unpersist()
         return SinkResult(inserted, updated, time.monotonic() - clock)
 
-    def _merge(self, updates: DataFrame, lane: str, dates: list[str]) -> tuple[int, int]:
+    def _merge(self, updates: DataFrame, lane: str, dates: list[str], stamp: int | None) -> tuple[int, int]:
         streams, outcome = self.streams, self.streams.outcome
         new_event, old_event = outcome.event_rank("s."), outcome.event_rank("t.")
         new_exposure, old_exposure = streams.exposure_rank("s."), streams.exposure_rank("t.")
@@ -75,7 +78,8 @@ class AttributedSink:
         """
         keys = f"t.event_date = s.event_date AND t.`{outcome.id}` = s.`{outcome.id}`"
         literals = ", ".join(f"DATE'{date}'" for date in dates)
-        stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", F.current_timestamp())
+        when = F.current_timestamp() if stamp is None else at(stamp)
+        stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", when)
         return merge(self.lake, self.lake.attributed, stamped, f"t.event_date IN ({literals}) AND {keys}", clauses)
 
 

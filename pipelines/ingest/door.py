@@ -25,6 +25,7 @@ from pipelines.checkpoints import CheckpointId
 from pipelines.durations import micros
 from pipelines.events import EventStream
 from pipelines.heartbeats import promised
+from pipelines.histogram import Histogram, cumulative
 from pipelines.instants import now_us
 from pipelines.lake import QUARANTINE_SCHEMA, Lake, at
 from pipelines.observe.ledger import Entry, Ledger
@@ -105,7 +106,7 @@ class Door:
                 self._append(lake, self.stream.name, accepted(rows, self.stream, watermark, batch_id), batch_id, again=again)
         finally:
             rows.unpersist()
-        newest = figures.pop("max_event_time")
+        newest, lateness = figures.pop("max_event_time"), Histogram.from_cumulative(figures.pop("lateness"))
         if newest is not None:
             self._max_event_time = max(newest, self._max_event_time or newest)
             self.accepted_rows += figures["rows_out"]
@@ -119,7 +120,11 @@ class Door:
             started_at=started,
             watermark=watermark,
             durations_ms={"total": round((time.monotonic() - clock) * 1000)},
-            detail={"max_event_time_us": self._max_event_time, "watermark_delay_us": micros(self.watermark_delay)},
+            detail={
+                "max_event_time_us": self._max_event_time,
+                "watermark_delay_us": micros(self.watermark_delay),
+                "lateness": lateness.counts,
+            },
             **figures,
         )
         Ledger(lake).write([entry], transaction=(f"ledger:{entry.query}:{entry.run_id}", batch_id))
@@ -133,8 +138,14 @@ class Door:
             F.count_if(ok & is_late(event_time, watermark)).alias("rows_late"),
             F.count_if(~ok).alias("rows_quarantined"),
             F.unix_micros(F.max(F.when(ok, event_time))).alias("max_event_time"),
+            cumulative(F.when(ok, self._behind(event_time))).alias("lateness"),
         )
         return dict(found.collect()[0].asDict())
+
+    def _behind(self, event_time: Column) -> Column:
+        """How far an event comes behind the newest one of earlier commits, in microseconds; 0 or less where it does not."""
+        newest = self._max_event_time
+        return F.lit(0) if newest is None else F.lit(newest) - F.unix_micros(event_time)
 
     def _append(self, lake: Lake, table: str, rows: DataFrame, batch_id: int, *, again: bool) -> None:
         transaction = (f"ingest:{self.stream.name}:{self.checkpoint.id}", batch_id)

@@ -58,8 +58,8 @@ def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -
     """Whether what has landed after that version is within one micro-batch's limits."""
     name = lake.identifier(stream.name)
     if after < 0:
-        detail = lake.spark.sql(f"DESCRIBE DETAIL {name}").collect()[0]
-        return bool(detail["numFiles"] <= trigger.join_max_files and detail["sizeInBytes"] <= trigger.join_max_bytes)
+        files, size = lake.size(stream.name)
+        return files <= trigger.join_max_files and size <= trigger.join_max_bytes
     behind = lake.version(stream.name) - after
     if behind <= 0:
         return True

@@ -62,9 +62,20 @@ class Ledger:
 
     def horizon(self) -> int | None:
         """The time up to which the join has finished (inclusive), in microseconds; None before it has finished any."""
+        return self.joined()[0]
+
+    def joined(self) -> tuple[int | None, int]:
+        """The horizon, and how many rows the join has ever dropped by watermark (0, unless something is broken)."""
         join = self.lake.read("ledger").where("query = 'join'")
-        value = join.select(F.unix_micros(F.max("horizon"))).collect()[0][0]
-        return None if value is None else int(value)
+        row = join.select(F.unix_micros(F.max("horizon")), F.sum("rows_dropped_by_watermark")).collect()[0]
+        return row[0], row[1] or 0
+
+    def drops(self) -> list[dict[str, Any]]:
+        """The join's entries of micro-batches that dropped rows, as `last` gives them."""
+        rows = self.lake.read("ledger").where("query = 'join' AND rows_dropped_by_watermark > 0")
+        for name in _TIMES:
+            rows = rows.withColumn(name, F.unix_micros(name))
+        return [_decoded(row.asDict()) for row in rows.collect()]
 
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""

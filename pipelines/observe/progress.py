@@ -48,6 +48,7 @@ class ProgressReader:
         data = [s for s in progress["sources"] if not _is_heartbeat(s)]
         self.consumed.update({_table(s): last_whole_version(s["endOffset"]) for s in data if s.get("endOffset")})
         state = progress["stateOperators"]
+        dropped = sum(s["numRowsDroppedByWatermark"] for s in state)
         return Entry(
             query=self.query,
             run_id=self.run_id,
@@ -56,13 +57,21 @@ class ProgressReader:
             finished_at=started + durations.get("triggerExecution", 0) * 1000,
             consumed={_table(s): s["endOffset"] for s in data},
             rows_in=sum(s["numInputRows"] for s in data),
-            rows_dropped_by_watermark=sum(s["numRowsDroppedByWatermark"] for s in state),
+            rows_dropped_by_watermark=dropped,
             watermark=watermark,
             horizon=self.horizon,
             state_rows=sum(s["numRowsTotal"] for s in state),
             state_bytes=sum(s["memoryUsedBytes"] for s in state),
             durations_ms=durations,
+            detail=_alarm(data) if dropped else {},
         )
+
+
+def _alarm(sources: list[dict[str, Any]]) -> dict[str, Any]:
+    """What settle needs to make good for rows that a micro-batch has dropped: the versions that it has read (exclusive start)."""
+    began = {_table(s): last_whole_version(s["startOffset"]) if s.get("startOffset") else -1 for s in sources}
+    ended = {_table(s): int(s["endOffset"]["reservoirVersion"]) for s in sources if s.get("endOffset")}
+    return {"alarm": "rows dropped by watermark", "read_after": began, "read_through": ended}
 
 
 def _as_dict(progress: Any) -> dict[str, Any]:

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
 from pipelines.instants import now_us
-from pipelines.lake import Lake
+from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
+from pipelines.settle.figures import Final, Looked, became_final, looked_up
 from pipelines.settle.lookup import event_hours, lake_candidates, spans, within
-from pipelines.settle.selection import Window, open_outcomes, touched_outcomes
+from pipelines.settle.selection import Window, open_outcomes, touched_outcomes, unanswered
 from pipelines.sink import AttributedSink, SinkResult
 
 
@@ -22,8 +24,13 @@ class SettleResult:
     """What a run did: outcomes looked up by cause (an outcome may have several), rows inserted and changed."""
 
     settled: Settled
-    causes: Mapping[str, int]
+    looked: Looked
+    final: Final
     written: SinkResult
+
+    @property
+    def causes(self) -> Mapping[str, int]:
+        return self.looked.causes
 
 
 def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
@@ -34,46 +41,76 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
     in the pinned bronze and its joined row in the table.
     """
     started, clock = now_us(), time.monotonic()
-    streams, ledger = lake.streams, Ledger(lake)
+    streams = lake.streams
     previous = last_settled(lake)
-    horizon = ledger.horizon()
+    horizon, dropped = Ledger(lake).joined()
     now = Settled(
         run=previous.run + 1,
         exposure_version=lake.version(streams.exposure.name),
         outcome_version=lake.version(streams.outcome.name),
         horizon=horizon,
         all=everything,
+        dropped=dropped,
     )
     window = Window(previous=previous.horizon, horizon=horizon, limit=None if everything else horizon)
-    causes: dict[str, int] = {}
-    written = SinkResult(0, 0, 0.0)
-    if everything or horizon is not None:
-        selected = _select(lake, config, previous, now, window).persist()
-        try:
-            causes = {r["__cause"]: r["count"] for r in selected.groupBy("__cause").count().collect()}
-            if causes:
-                written = _settle(lake, config, selected, now)
-        finally:
-            selected.unpersist()
-    entry = Entry(
+    looked, written = Looked(), SinkResult(0, 0, 0.0)
+    if (everything or horizon is not None) and not _nothing_new(previous, now):
+        looked, written = _look_up(lake, config, previous, now, window, started)
+    final = _final(lake, previous, now)
+    total_ms = round((time.monotonic() - clock) * 1000)
+    Ledger(lake).write([_entry(lake, now, looked, final, written, started, total_ms)])
+    return SettleResult(settled=now, looked=looked, final=final, written=written)
+
+
+def _nothing_new(previous: Settled, now: Settled) -> bool:
+    """Whether no event has landed, and none has become final, since the last run; who asks for all gets all looked at."""
+    seen = ("exposure_version", "outcome_version", "horizon", "dropped")
+    return not now.all and all(getattr(previous, name) == getattr(now, name) for name in seen)
+
+
+def _look_up(
+    lake: Lake, config: Config, previous: Settled, now: Settled, window: Window, stamp: int
+) -> tuple[Looked, SinkResult]:
+    streams = lake.streams
+    selected = _select(lake, config, previous, now, window).persist()
+    try:
+        hours = event_hours(selected, streams.outcome.event_time)
+        if not hours:
+            return Looked(), SinkResult(0, 0, 0.0)
+        written = _settle(lake, config, selected, hours, now, stamp)
+        rows = lake.read(lake.attributed).where(within(streams.outcome.event_time, spans(hours)))
+        return looked_up(selected, rows, streams, stamp, previous.horizon), written
+    finally:
+        selected.unpersist()
+
+
+def _final(lake: Lake, previous: Settled, now: Settled) -> Final:
+    if now.horizon is None or now.horizon == previous.horizon:
+        return Final()
+    passed = Window(previous=previous.horizon, horizon=now.horizon, limit=now.horizon)
+    event_time = lake.streams.outcome.event_time
+    return became_final(lake.read(lake.attributed).where(passed.dates()).where(passed.newly(event_time)), lake.streams)
+
+
+def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: SinkResult, started: int, total_ms: int) -> Entry:
+    return Entry(
         query="settle",
         batch=now.run,
         started_at=started,
-        consumed={streams.exposure.name: now.exposure_version, streams.outcome.name: now.outcome_version},
-        rows_in=sum(causes.values()),
+        consumed={lake.streams.exposure.name: now.exposure_version, lake.streams.outcome.name: now.outcome_version},
+        rows_in=sum(looked.causes.values()),
         rows_out=written.inserted + written.updated,
-        horizon=horizon,
-        durations_ms={"total": round((time.monotonic() - clock) * 1000), "write": round(written.seconds * 1000)},
+        horizon=now.horizon,
+        durations_ms={"total": total_ms, "write": round(written.seconds * 1000)},
         detail={
             "settled": asdict(now),
             "attributed_version": lake.version(lake.attributed),
-            "causes": causes,
             "inserted": written.inserted,
             "updated": written.updated,
+            **looked.as_detail(),
+            "final": final.as_detail(),
         },
     )
-    ledger.write([entry])
-    return SettleResult(settled=now, causes=causes, written=written)
 
 
 def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window: Window) -> DataFrame:
@@ -84,11 +121,23 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
     outcomes = lake.read(outcome.name, now.outcome_version)
 
     newly = outcomes.where(window.dates()).where(window.newly(outcome.event_time))
-    late = lake.read(exposure.name, now.exposure_version).where("late").where(window.dates(back=attribution))
+    # An outcome whose row lies elsewhere in its date (another event of its id) is taken for missing: one look-up more, no harm.
+    rows = attributed.where(window.dates()).where(window.newly(outcome.event_time))
+    exposures = lake.read(exposure.name, now.exposure_version)
+    late = (
+        exposures.where(window.dates(back=attribution)).where(window.newly(exposure.event_time, back=attribution)).where("late")
+    )
     selected = [
-        open_outcomes(newly, attributed.where(window.dates()), streams, window, hot),
+        open_outcomes(newly, rows, streams, window, hot),
         touched_outcomes(newly, late, streams, attribution),
     ]
+    if now.all:
+        selected.append(unanswered(outcomes, attributed, streams))
+    if now.dropped > previous.dropped:
+        lost = _dropped_exposures(lake, now)
+        reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
+        reached = outcomes.where(reach).where(window.reached(outcome.event_time))
+        selected.append(touched_outcomes(reached, lost, streams, attribution))
     if window.previous is not None:
         # What landed since the last run at or below its horizon is late, whatever it says of itself: should the join ever have
         # dropped a row, it is here that it comes back.
@@ -108,10 +157,25 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
     return reduce(DataFrame.unionByName, selected)
 
 
-def _settle(lake: Lake, config: Config, selected: DataFrame, now: Settled) -> SinkResult:
+def _dropped_exposures(lake: Lake, now: Settled) -> DataFrame:
+    """All exposures that the join may have dropped: those that its alarms' micro-batches read at or below their watermark.
+
+    Never to happen; made good all the same, as if they had come late.
+    """
+    exposure = lake.streams.exposure
+    parts = [lake.read(exposure.name, now.exposure_version).where(F.lit(False))]
+    for entry in Ledger(lake).drops():
+        after = entry["detail"]["read_after"].get(exposure.name, -1)
+        through = min(entry["detail"]["read_through"].get(exposure.name, -1), now.exposure_version)
+        if through > after and entry["watermark"] is not None:
+            landed = lake.landed_between(exposure.name, after, through)
+            parts.append(landed.where(F.col(exposure.event_time) <= at(entry["watermark"])))
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _settle(lake: Lake, config: Config, selected: DataFrame, hours: list[int], now: Settled, stamp: int) -> SinkResult:
     streams, window = lake.streams, config.join.attribution_window
-    reach = spans(event_hours(selected, streams.outcome.event_time), before=window)
     exposures = lake.read(streams.exposure.name, now.exposure_version)
-    pruned = exposures.where(within(streams.exposure.event_time, reach))
+    pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=window)))
     candidates = lake_candidates(selected.drop("__cause"), pruned, streams, window)
-    return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata())
+    return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp)

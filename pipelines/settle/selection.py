@@ -39,8 +39,9 @@ class Window:
     def reached(self, column: str) -> Column:
         return F.lit(True) if self.limit is None else F.col(column) <= at(self.limit)
 
-    def newly(self, column: str) -> Column:
-        return self.reached(column) & (F.lit(True) if self.previous is None else F.col(column) > at(self.previous))
+    def newly(self, column: str, back: timedelta = timedelta(0)) -> Column:
+        """The event times that became final, and `back` before them."""
+        return self.reached(column) & (F.lit(True) if self.previous is None else F.col(column) > at(self.previous - micros(back)))
 
     def dates(self, back: timedelta = timedelta(0)) -> Column:
         """A predicate on `event_date` that holds for all newly final event times, and `back` before them: prunes partitions."""
@@ -88,6 +89,14 @@ def open_outcomes(rows: DataFrame, attributed: DataFrame, streams: Streams, wind
         .when(~F.coalesce(hot_match, F.lit(False)) & outcome.has_keys(), "tail")
     )
     return seen.select(*own, cause.alias("__cause")).where(F.col("__cause").isNotNull())
+
+
+def unanswered(outcomes: DataFrame, attributed: DataFrame, streams: Streams) -> DataFrame:
+    """The outcomes whose id has no row on any date, as `missing`. A date alone says little: of an id with events on several
+    dates, repair leaves one row."""
+    own = [F.col(f.name) for f in streams.outcome.schema]
+    known = attributed.select(streams.outcome.id)
+    return outcomes.join(known, streams.outcome.id, how="left_anti").select(*own, F.lit("missing").alias("__cause"))
 
 
 def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:

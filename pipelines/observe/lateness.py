@@ -1,0 +1,218 @@
+"""Lateness made visible, from the ledger: how late events come, what settling does, when dates are final, what state costs.
+
+All figures are of the ledger's last `_DAYS` days of runs, but for when a date became final, which no row is too old to tell.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.config import Config
+from pipelines.durations import format_duration
+from pipelines.histogram import NAMES, Histogram
+from pipelines.instants import iso
+from pipelines.lake import Lake
+
+_DAYS = 30
+_DATES_SHOWN = 7
+_COVERAGES = (0.90, 0.95, 0.99)
+_COUNTS = "map<string,bigint>"
+_AFTER_FINAL = f"map<string,{_COUNTS}>"
+_FINAL = "struct<outcomes:bigint,unattributed:bigint,settled:bigint,delays:map<string,bigint>>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLateness:
+    """How far behind the newest event of its stream each accepted event came; how many were late by the delay then in force."""
+
+    stream: str
+    accepted: int
+    late: int
+    behind: Histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Outcomes that settle looked up for one cause, and those whose row that added or changed."""
+
+    cause: str
+    looked_up: int
+    changed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HotWindow:
+    """A hot window that would answer `coverage` of the attributed outcomes in the stream, and what it would hold in state:
+    the most that the join has held so far, in proportion. `window` is None where no bucket of the histogram covers as much."""
+
+    coverage: float
+    window: timedelta | None
+    state_rows: int | None
+    state_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DateFinality:
+    """An event date (UTC) of the outcomes: rows in the table, since when settle has answered for all of it (microseconds), and
+    what late events have done to it since: outcomes looked up again, rows added or changed, when last."""
+
+    date: str
+    rows: int
+    final_since: int | None
+    looked_up_after: int = 0
+    changed_after: int = 0
+    changed_at: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "final_since": iso(self.final_since), "changed_at": iso(self.changed_at)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lateness:
+    streams: list[StreamLateness]
+    final: int
+    unattributed: int
+    settled: int
+    causes: list[Cause]
+    delays: Histogram
+    hot_window: timedelta
+    attribution_window: timedelta
+    watermark_delay: timedelta
+    hot_windows: list[HotWindow]
+    dates: list[DateFinality]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; durations as the configuration writes them, times ISO-8601 UTC."""
+        return {
+            "streams": [{**asdict(s), "behind": dict(s.behind.counts)} for s in self.streams],
+            "outcomes": {"final": self.final, "unattributed": self.unattributed, "settled": self.settled},
+            "causes": [asdict(cause) for cause in self.causes],
+            "delays": dict(self.delays.counts),
+            "hot_window": {
+                "is": format_duration(self.hot_window),
+                "covers": self.delays.share_within(self.hot_window),
+                "for_coverage": [{**asdict(w), "window": _written(w.window)} for w in self.hot_windows],
+            },
+            "dates": [each.as_dict() for each in self.dates],
+        }
+
+
+def read_lateness(lake: Lake, config: Config) -> Lateness:
+    """Read it from the ledger (which must exist) and from the row counts of the attributed table's last dates."""
+    recent = lake.read("ledger").where(F.col("run_date") >= F.date_sub(F.current_date(), _DAYS))
+    settles = recent.where("query = 'settle'").select("finished_at", "detail")
+    outcomes, unattributed, settled, delays = _final(settles)
+    return Lateness(
+        streams=[_stream(recent, stream.name) for stream in lake.streams.both],
+        final=outcomes,
+        unattributed=unattributed,
+        settled=settled,
+        causes=_causes(settles),
+        delays=delays,
+        hot_window=config.join.hot_window,
+        attribution_window=config.join.attribution_window,
+        watermark_delay=config.join.watermark_delay,
+        hot_windows=_hot_windows(recent, delays, config),
+        dates=_dates(lake, settles),
+    )
+
+
+def _stream(ledger: DataFrame, name: str) -> StreamLateness:
+    rows = ledger.where(F.col("query") == f"ingest:{name}")
+    totals = rows.agg(F.sum("rows_out"), F.sum("rows_late")).collect()[0]
+    behind = _sum_of_counts(rows.select(F.from_json(F.get_json_object("detail", "$.lateness"), _COUNTS).alias("counts")))
+    return StreamLateness(stream=name, accepted=totals[0] or 0, late=totals[1] or 0, behind=behind)
+
+
+def _final(settles: DataFrame) -> tuple[int, int, int, Histogram]:
+    told = settles.select(F.from_json(F.get_json_object("detail", "$.final"), _FINAL).alias("final")).select("final.*")
+    totals = told.agg(F.sum("outcomes"), F.sum("unattributed"), F.sum("settled")).collect()[0]
+    delays = _sum_of_counts(told.select(F.col("delays").alias("counts")))
+    return totals[0] or 0, totals[1] or 0, totals[2] or 0, delays
+
+
+def _sum_of_counts(rows: DataFrame) -> Histogram:
+    summed = rows.select(F.explode("counts").alias("bucket", "count")).groupBy("bucket").agg(F.sum("count")).collect()
+    return Histogram.of({bucket: count for bucket, count in summed if bucket in NAMES})
+
+
+def _causes(settles: DataFrame) -> list[Cause]:
+    def total(key: str) -> dict[str, int]:
+        counts = F.from_json(F.get_json_object("detail", f"$.{key}"), _COUNTS)
+        rows = settles.select(F.explode(counts).alias("cause", "count")).groupBy("cause").agg(F.sum("count"))
+        return {row["cause"]: row[1] for row in rows.collect()}
+
+    looked, changed = total("causes"), total("changed")
+    return [Cause(cause=cause, looked_up=looked[cause], changed=changed.get(cause, 0)) for cause in sorted(looked)]
+
+
+def _hot_windows(ledger: DataFrame, delays: Histogram, config: Config) -> list[HotWindow]:
+    join = ledger.where("query = 'join'")
+    greatest = join.agg(F.max(F.struct("state_rows", "state_bytes"))).collect()[0][0]
+    held = (config.join.hot_window + config.join.watermark_delay) / timedelta(seconds=1)
+    found = []
+    for coverage in _COVERAGES:
+        window = delays.covering(coverage)
+        if window is not None:
+            window = min(window, config.join.attribution_window)
+        known = window is not None and greatest is not None and greatest["state_rows"] and held > 0
+        times = (window + config.join.watermark_delay) / timedelta(seconds=1) / held if known and window is not None else 0.0
+        found.append(
+            HotWindow(
+                coverage=coverage,
+                window=window,
+                state_rows=round(greatest["state_rows"] * times) if known else None,
+                state_bytes=round(greatest["state_bytes"] * times) if known else None,
+            )
+        )
+    return found
+
+
+def _dates(lake: Lake, settles: DataFrame) -> list[DateFinality]:
+    """The last dates of the outcomes, and every one that late events have changed after it was final."""
+    if not lake.exists(lake.attributed):
+        return []
+    table = lake.read(lake.attributed)
+    newest = [row[0] for row in table.select("event_date").distinct().orderBy(F.desc("event_date")).limit(_DATES_SHOWN).collect()]
+    after = _after_final(settles)
+    shown = {str(day) for day in newest} | set(after)
+    counted = table.where(F.col("event_date").cast("string").isin(*shown)).groupBy("event_date").count() if shown else None
+    rows = {str(row[0]): row[1] for row in counted.collect()} if counted is not None else {}
+    since = _final_since(lake, shown)
+    return [
+        DateFinality(date=day, rows=rows.get(day, 0), final_since=since.get(day), **after.get(day, {})) for day in sorted(shown)
+    ]
+
+
+def _after_final(settles: DataFrame) -> dict[str, dict[str, int]]:
+    told = F.from_json(F.get_json_object("detail", "$.after_final"), _AFTER_FINAL)
+    days = settles.select(F.unix_micros("finished_at").alias("at"), F.explode(told).alias("day", "counts"))
+    changed = F.col("counts")["changed"]
+    summed = days.groupBy("day").agg(
+        F.sum(F.col("counts")["looked_up"]).alias("looked_up_after"),
+        F.sum(changed).alias("changed_after"),
+        F.max(F.when(changed > 0, F.col("at"))).alias("changed_at"),
+    )
+    return {row["day"]: {k: v for k, v in row.asDict().items() if k != "day"} for row in summed.collect()}
+
+
+def _final_since(lake: Lake, days: Iterable[str]) -> dict[str, int]:
+    """When settle first finished with a horizon at or beyond the end of each date (microseconds)."""
+    runs = lake.read("ledger").where("query = 'settle' AND horizon IS NOT NULL")
+    last_whole = F.date_sub(F.to_date(F.col("horizon") + F.expr("INTERVAL 1 MICROSECOND")), 1)
+    first = runs.groupBy(last_whole.alias("through")).agg(F.unix_micros(F.min("finished_at")).alias("at")).collect()
+    reached: Mapping[date, int] = {row["through"]: row["at"] for row in first}
+    found = {}
+    for day in days:
+        ends = [at for through, at in reached.items() if str(through) >= day]
+        if ends:
+            found[day] = min(ends)
+    return found
+
+
+def _written(duration: timedelta | None) -> str | None:
+    return None if duration is None else format_duration(duration)
