@@ -216,3 +216,44 @@ def _final_since(lake: Lake, days: Iterable[str]) -> dict[str, int]:
 
 def _written(duration: timedelta | None) -> str | None:
     return None if duration is None else format_duration(duration)
+
+
+def lateness_lines(found: Lateness) -> list[str]:
+    """For a terminal: what is late, what settle did, what the hot window covers, which dates are final."""
+    lines = ["", "lateness (the last 30 days of runs)"]
+    for stream in found.streams:
+        share = stream.late / stream.accepted if stream.accepted else 0.0
+        reach = " ".join(f"{coverage:.0%} {_ahead(stream.behind.covering(coverage))}" for coverage in _COVERAGES)
+        lines.append(
+            f"  {stream.stream:<24} {stream.late:,} of {stream.accepted:,} late ({share:.2%}); behind by at most: {reach}"
+        )
+    causes = ", ".join(f"{c.cause} {c.looked_up:,} ({c.changed:,} changed)" for c in found.causes) or "nothing"
+    lines.append(f"  settle looked up         {causes}")
+    of_them = f"{found.unattributed:,} unattributed, {found.settled:,} answered by settle"
+    lines.append(f"  final outcomes           {found.final:,}, of them {of_them}")
+    covers = found.delays.share_within(found.hot_window)
+    lines.append(f"  hot window               {format_duration(found.hot_window)} covers {covers:.1%} of the attributed outcomes")
+    for each in found.hot_windows:
+        held = "" if each.state_rows is None else f", about {each.state_rows:,} state rows, {size(each.state_bytes or 0)}"
+        lines.append(f"    {each.coverage:.0%} would need          {_ahead(each.window)}{held}")
+    lines += ["", "event dates"]
+    for day in found.dates:
+        state = f"final since {iso(day.final_since)}" if day.final_since else "open"
+        after = f"; then {day.looked_up_after:,} looked up, {day.changed_after:,} changed" if day.looked_up_after else ""
+        last = f", last at {iso(day.changed_at)}" if day.changed_at else ""
+        lines.append(f"  {day.date}  {day.rows:>12,} rows  {state}{after}{last}")
+    return lines
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.5 GiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def _ahead(duration: timedelta | None) -> str:
+    return "more than the histogram tells" if duration is None else format_duration(duration)

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from pipelines.config import Config
 from pipelines.instants import iso, now_us
 from pipelines.lake import Lake
+from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
 from pipelines.observe.ledger import Ledger
 
 
@@ -29,10 +30,12 @@ class Status:
     quarantined: dict[str, int]
     dropped_by_watermark: int
     last_reconciliation: dict[str, Any] | None
+    lateness: Lateness | None
     findings: list[Finding]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True, default=str)
+        data = {**asdict(self), "lateness": self.lateness.as_dict() if self.lateness else None}
+        return json.dumps(data, indent=2, sort_keys=True, default=str)
 
     def to_text(self) -> str:
         lines = ["HEALTHY" if self.healthy else "NEEDS ATTENTION", ""]
@@ -47,6 +50,7 @@ class Status:
         lines.append(f"  quarantined  {reasons}")
         last = self.last_reconciliation
         lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
+        lines += lateness_lines(self.lateness) if self.lateness else []
         for finding in self.findings:
             lines += ["", f"  ! {finding.problem}", f"    {finding.remedy}"]
         return "\n".join(lines)
@@ -64,6 +68,7 @@ def read_status(lake: Lake, config: Config) -> Status:
             quarantined={},
             dropped_by_watermark=0,
             last_reconciliation=None,
+            lateness=None,
             findings=[finding],
         )
     ledger = Ledger(lake)
@@ -88,6 +93,7 @@ def read_status(lake: Lake, config: Config) -> Status:
         quarantined=_quarantined(lake),
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
+        lateness=read_lateness(lake, config),
         findings=findings,
     )
 

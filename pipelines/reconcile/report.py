@@ -11,6 +11,7 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.instants import iso
 from pipelines.lake import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA, Lake
+from pipelines.observe.lateness import size
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation
 
@@ -38,6 +39,7 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
         "expectations": [asdict(check) for check in run.checks],
+        "lateness": run.lateness.as_dict(),
         "sample": [{**row, "event_time": iso(int(row["event_time"]))} for row in run.sample],
     }
 
@@ -72,6 +74,8 @@ def to_text(run: Reconciliation) -> str:
 
 def to_html(run: Reconciliation) -> str:
     """One self-contained page: no script, no network."""
+    from pipelines.reconcile.plots import plots  # here, because only the page needs the plotting library
+
     environment = Environment(
         loader=PackageLoader("pipelines.reconcile", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -81,9 +85,10 @@ def to_html(run: Reconciliation) -> str:
     environment.filters["number"] = lambda value: f"{value:,}"
     data = to_dict(run)
     data["sample"] = data["sample"][:_SHOWN_SAMPLES]
+    environment.filters["size"] = size
     most = max((hour["table_rows"] for hour in data["hours"]), default=0) or 1
     return environment.get_template("report.html.j2").render(
-        run=data, sentence=_verdict_sentence(run), dates=str(run.range), most=most
+        run=data, sentence=_verdict_sentence(run), dates=str(run.range), most=most, plots=plots(run.hours, run.lateness)
     )
 
 

@@ -19,6 +19,7 @@ from pipelines.config import Config
 from pipelines.durations import micros
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
+from pipelines.observe.lateness import Lateness, read_lateness
 from pipelines.reconcile.batch import attribute, outcome_events
 from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
@@ -84,6 +85,7 @@ class Reconciliation:
     repaired: int
     before_repair: dict[str, int]
     sample: list[dict[str, str]]
+    lateness: Lateness
 
     @property
     def counts(self) -> dict[str, int]:
@@ -140,6 +142,7 @@ def reconcile(
             repaired=repaired,
             before_repair=_total(first.hours) if repaired else {},
             sample=sample,
+            lateness=read_lateness(lake, config),
         )
         checks = validate(_summary(result), _bounds(config), reports / "data-docs")
         return replace(result, checks=checks, finished_us=now_us())

@@ -1,0 +1,124 @@
+"""The report's plots, as SVG text to stand in the page: no script, no network, sharp in print.
+
+Colours do on light and on dark paper alike; a plot is narrow enough for a phone.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Any, Literal
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from pipelines.histogram import ENDS, NAMES, Histogram
+from pipelines.observe.lateness import Lateness
+from pipelines.reconcile.diff import HourSummary
+
+_WIDTH, _HEIGHT = 330, 200
+_INK, _GRID = "#7a8591", "#7a859133"
+_FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
+
+
+def plots(hours: list[HourSummary], lateness: Lateness) -> list[tuple[str, str]]:
+    """(What it shows, SVG) for each plot that there is data for."""
+    drawn = [
+        ("Outcomes by hour of event time: bars are batch, points the table", _by_hour(hours)),
+        ("How far events come behind their stream (to the right of the line: late)", _behind(lateness)),
+        ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
+        ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
+    ]
+    return [(title, _svg(chart)) for title, chart in drawn if chart is not None]
+
+
+def _by_hour(hours: list[HourSummary]) -> Any:
+    if not hours:
+        return None
+    frame = pd.DataFrame({"hour": f"{h.event_date} {h.hour:02d}h", "batch": h.batch_rows, "table": h.table_rows} for h in hours)
+    sparse = frame["hour"][:: max(1, len(frame) // 8)].tolist()
+    axis = alt.Axis(values=sparse, labelAngle=-45, title=None)
+    x = alt.X("hour:N", axis=axis, sort=None)
+    bars = alt.Chart(frame).mark_bar(color=_FIRST, opacity=0.6).encode(x=x, y=alt.Y("batch:Q", title="outcomes"))
+    points = alt.Chart(frame).mark_circle(color=_SECOND, size=18, opacity=1).encode(x=x, y="table:Q")
+    return alt.layer(bars, points)
+
+
+def _behind(lateness: Lateness) -> Any:
+    parts = [(stream.stream, stream.behind) for stream in lateness.streams if stream.behind.total]
+    if not parts:
+        return None
+    names = _used([histogram for _, histogram in parts])
+    rows = [{"behind": n, "stream": stream, "events": h.counts[n]} for stream, h in parts for n in names if h.counts.get(n)]
+    x = alt.X("behind:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="behind by at most")
+    bars = (
+        alt.Chart(pd.DataFrame(rows))
+        .mark_bar()
+        .encode(
+            x=x,
+            y=alt.Y("events:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(tickCount=5, format="~s")),
+            xOffset=alt.XOffset("stream:N"),
+            color=alt.Color("stream:N", scale=alt.Scale(range=[_FIRST, _SECOND]), legend=alt.Legend(orient="top", title=None)),
+        )
+    )
+    return alt.layer(bars, _rule(names, lateness.watermark_delay, "end"))
+
+
+def _causes(lateness: Lateness) -> Any:
+    if not lateness.causes:
+        return None
+    rows = [
+        {"cause": c.cause, "what": what, "outcomes": n}
+        for c in lateness.causes
+        for what, n in (("looked up", c.looked_up), ("changed", c.changed))
+    ]
+    return (
+        alt.Chart(pd.DataFrame(rows))
+        .mark_bar()
+        .encode(
+            y=alt.Y("cause:N", title=None),
+            yOffset=alt.YOffset("what:N", sort=["looked up", "changed"]),
+            x=alt.X("outcomes:Q", axis=alt.Axis(tickCount=4, format="~s")),
+            color=alt.Color(
+                "what:N",
+                scale=alt.Scale(domain=["looked up", "changed"], range=[_FIRST, _SECOND]),
+                legend=alt.Legend(orient="top", title=None),
+            ),
+        )
+    )
+
+
+def _coverage(lateness: Lateness) -> Any:
+    if not lateness.delays.total:
+        return None
+    names = [n for n in _used([lateness.delays]) if n in NAMES[:-1]]
+    ends = dict(zip(NAMES, ENDS, strict=False))
+    frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(ends[name])} for name in names)
+    x = alt.X("window:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="hot window")
+    y = alt.Y("covered:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5), title=None)
+    line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
+    return alt.layer(line, _rule(names, lateness.hot_window, "middle"))
+
+
+def _rule(names: list[str], value: timedelta, where: Literal["middle", "end"]) -> Any:
+    """A line in the middle or at the end of the last bucket that ends at or below `value`."""
+    below = [name for name, end in zip(NAMES, ENDS, strict=False) if end <= value and name in names]
+    place = pd.DataFrame({"at": [below[-1] if below else names[0]]})
+    position = 1.0 if where == "end" else 0.5
+    return alt.Chart(place).mark_rule(color=_MARK, strokeDash=[4, 3]).encode(x=alt.X("at:N", sort=names, bandPosition=position))
+
+
+def _used(histograms: list[Histogram]) -> list[str]:
+    """The buckets from the first to the last that any of them uses."""
+    used = [i for i, name in enumerate(NAMES) if any(h.counts.get(name) for h in histograms)]
+    return list(NAMES[used[0] : used[-1] + 1])
+
+
+def _svg(chart: Any) -> str:
+    styled = (
+        chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=_INK, titleColor=_INK, gridColor=_GRID, domainColor=_INK, tickColor=_INK, labelOverlap=True)
+        .configure_legend(labelColor=_INK, titleColor=_INK)
+    )
+    logging.getLogger("vl_convert").setLevel(logging.ERROR)
+    return str(vl_convert.vegalite_to_svg(styled.to_dict()))

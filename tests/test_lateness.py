@@ -1,0 +1,125 @@
+"""Lateness made visible: what the ledger, `status` and the report say of late events, final dates and the hot window."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.histogram import Histogram
+from pipelines.observe.lateness import lateness_lines, read_lateness
+from pipelines.observe.status import read_status
+from pipelines.reconcile.report import to_dict, to_html
+from tests import oracle
+from tests.builders import play, shown
+
+WINDOW = timedelta(hours=6)
+
+
+def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -> None:
+    pipeline = replay("join.watermark_delay=10m", "join.hot_window=30m")
+    fifth, sixth = "2026-01-05T", "2026-01-06T"
+    impressions = [shown("i1", f"{fifth}08:00:00Z"), shown("i2", f"{sixth}08:00:00Z")]
+    playbacks = [
+        play("hot", f"{fifth}08:05:00Z"),
+        play("tail", f"{fifth}10:00:00Z"),
+        play("none", f"{fifth}08:05:00Z", who="nobody"),
+        play("next", f"{sixth}09:00:00Z"),
+    ]
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    pipeline.settle()
+    # Two days late: an exposure that is better for both playbacks of ann, and a playback.
+    late = [shown("i3", f"{fifth}08:04:00Z")], [play("late", f"{fifth}09:00:00Z")]
+    pipeline.wave(*late)
+    pipeline.join()
+    pipeline.settle()
+    expected = oracle.attribute(playbacks + late[1], impressions + late[0], window=WINDOW)
+    assert {p: r["exposure_id"] for p, r in expected.items() if p != "next"} == {
+        "hot": "i3",
+        "tail": "i3",
+        "late": "i3",
+        "none": None,
+    }
+
+    found = read_lateness(pipeline.lake, pipeline.config)
+    assert [(s.stream, s.accepted, s.late) for s in found.streams] == [("impressions", 3, 1), ("playbacks", 5, 1)]
+    assert [s.behind for s in found.streams] == [Histogram.of({"0s": 2, "1d": 1}), Histogram.of({"0s": 4, "1d": 1})]
+    assert (found.final, found.unattributed) == (3, 1)
+    assert found.delays == Histogram.of({"5m": 1, "2h": 1})
+    assert {c.cause: (c.looked_up, c.changed) for c in found.causes} == {
+        "late": (1, 1),
+        "tail": (2, 1),
+        "touched": (3, 3),
+    }
+    first, second = found.dates
+    assert (first.date, first.rows, first.looked_up_after, first.changed_after) == ("2026-01-05", 4, 3, 3)
+    assert first.final_since is not None
+    assert first.changed_at is not None
+    assert first.changed_at > first.final_since
+    assert (second.date, second.final_since, second.looked_up_after) == ("2026-01-06", None, 0)
+    assert [(w.coverage, w.window) for w in found.hot_windows] == [(c, timedelta(hours=2)) for c in (0.9, 0.95, 0.99)]
+    assert found.delays.share_within(timedelta(minutes=30)) == 0.5
+
+    status = read_status(pipeline.lake, pipeline.config)
+    assert status.healthy
+    assert "2026-01-05" in status.to_text()
+    told = json.loads(status.to_json())["lateness"]["dates"][0]
+    assert (told["date"], told["changed_after"]) == ("2026-01-05", 3)
+    lines = "\n".join(lateness_lines(found))
+    assert "30m covers 50.0% of the attributed outcomes" in lines
+    assert "then 3 looked up, 3 changed" in lines
+
+    result = pipeline.reconcile()
+    page = to_html(result)
+    assert page.count("<svg") == 4
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert to_dict(result)["lateness"]["hot_window"]["is"] == "30m"
+
+
+@pytest.mark.slow
+def test_rows_dropped_by_a_broken_watermark_raise_an_alarm_and_are_settled(replay: Any, monkeypatch: Any) -> None:
+    """By construction the join drops nothing. Here its watermark is broken on purpose: it runs ahead of the door's."""
+    from pyspark.sql import functions as F
+
+    from pipelines.join import watermarks
+
+    def ahead(bronze: Any, _: Any, stream: Any) -> Any:
+        own = bronze.select(*(F.col(f.name) for f in stream.schema))
+        return own.withWatermark(stream.event_time, "0 seconds")
+
+    monkeypatch.setattr(watermarks, "with_door_watermark", ahead)
+    pipeline = replay("join.watermark_delay=30m")
+    impressions, playbacks = [shown("a", "10:00"), shown("x", "11:00", who="bob")], [play("p", "10:30"), play("y", "11:00")]
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    pipeline.settle()
+    # On time at the door (11:00 - 30m), and behind the join's watermark (11:00).
+    more = [shown("b", "10:55")], [play("q", "10:58"), play("z", "11:30")]
+    pipeline.wave(*more)
+    pipeline.join()
+    assert pipeline.dropped() > 0
+    pipeline.settle()
+    alarms = [r for r in pipeline.rows("ledger", "query = 'join'") if r["rows_dropped_by_watermark"]]
+    assert json.loads(alarms[0]["detail"])["alarm"] == "rows dropped by watermark"
+    status = read_status(pipeline.lake, pipeline.config)
+    assert any("dropped" in finding.problem for finding in status.findings)
+    expected = oracle.attribute(playbacks + more[1], impressions + more[0], window=WINDOW)
+    # y was answered before b was dropped; q was dropped itself.
+    assert {p: a for p, (a, _) in pipeline.answers().items() if p != "z"} == {
+        p: r["exposure_id"] for p, r in expected.items() if p != "z"
+    }
+
+
+@pytest.mark.slow
+def test_settle_all_answers_outcomes_whose_rows_were_taken_away(replay: Any) -> None:
+    pipeline = replay()
+    impressions, playbacks = [shown("a", "10:00"), shown("b", "11:30")], [play("p", "10:05"), play("q", "11:35")]
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    pipeline.settle(everything=True)
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('attributed_playbacks')}")
+    assert pipeline.settle().causes == {}
+    assert pipeline.settle(everything=True).written.inserted == 2
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
