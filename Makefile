@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format lock clean
+.PHONY: help setup demo test slow soak lint format lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ test: setup ## The test suite (ARGS="-k name" for a part)
 
 slow: setup ## The longer proofs: whole processes, kills, more examples
 	@.venv/bin/python -m pytest -m slow $(ARGS)
+
+soak: setup ## Random histories against the oracle, for as long as it takes (a hundred, some hours)
+	@.venv/bin/python -m pytest -m soak $(ARGS)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -61,7 +61,7 @@ def bytes_read(spark: SparkSession) -> int:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rows", type=int, default=5_000_000, help="impressions")
-    arguments.add_argument("--dir", type=Path, default=Path("bench-settle"))
+    arguments.add_argument("--dir", type=Path, default=Path(".benchmarks/settle"))
     arguments.add_argument("--runs", type=int, default=3)
     options = arguments.parse_args()
     shutil.rmtree(options.dir, ignore_errors=True)

@@ -65,7 +65,7 @@ class Replay:
         return run_reconcile(self.lake, self.config, span or Range(), fix=fix)[0]
 
     def lose_checkpoint(self, query: str) -> None:
-        shutil.rmtree(self.lake.checkpoint(query))
+        shutil.rmtree(self.lake.checkpoint(query), ignore_errors=True)
 
     def read(self, table: str) -> DataFrame:
         return self.lake.read(table)
