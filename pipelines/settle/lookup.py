@@ -55,6 +55,10 @@ def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams,
     found = exposures.where(streams.exposure.has_keys()).select(
         *streams.as_exposure(), *(F.col(key).alias(f"__key_{key}") for key in streams.exposure.keys)
     )
+    # Exposures of keys that nobody asks for go first. Few outcomes are broadcast for that, so that of all the exposures of their
+    # hours none is shuffled but those that may match.
+    asked = outcomes.select(*(F.col(key).alias(f"__key_{key}") for key in streams.outcome.keys))
+    found = found.join(asked, [f"__key_{key}" for key in streams.exposure.keys], how="left_semi")
     behind = F.unix_micros(F.col(streams.outcome.event_time)) - F.unix_micros("exposure_time")
     matches = (behind >= 0) & (behind <= F.lit(micros(window)))
     for key in streams.outcome.keys:
