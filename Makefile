@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow soak lint format lock clean
+.PHONY: help setup broker demo demo-kafka test slow soak lint format lock clean
 
 help: ## What can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Virtual environment, locked dependencies, JARs; nothing where all is current
 	@scripts/setup
@@ -10,10 +10,16 @@ setup: ## Virtual environment, locked dependencies, JARs; nothing where all is c
 demo: setup ## A day of events, joined, settled and reconciled, under ./demo
 	@.venv/bin/rejoin demo $(ARGS)
 
+broker: setup ## A Kafka broker to start on this machine (44 MB, once)
+	@scripts/setup broker
+
+demo-kafka: broker ## The same through a Kafka broker that is started for it
+	@.venv/bin/rejoin demo --kafka $(ARGS)
+
 test: setup ## The test suite (ARGS="-k name" for a part)
 	@.venv/bin/python -m pytest $(ARGS)
 
-slow: setup ## The longer proofs: whole processes, kills, more examples
+slow: broker ## The longer proofs: whole processes, kills, more examples
 	@.venv/bin/python -m pytest -m slow $(ARGS)
 
 soak: setup ## Random histories against the oracle, for as long as it takes (a hundred, some hours)

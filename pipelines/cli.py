@@ -59,15 +59,22 @@ def demo(
     impressions: Annotated[int, typer.Option(min=0)] = 60_000,
     playbacks: Annotated[int, typer.Option(min=0)] = 12_000,
     waves: Annotated[int, typer.Option(min=1, help="In how many arrivals the day comes.")] = 6,
+    kafka: Annotated[bool, typer.Option("--kafka", help="Through a Kafka broker that is started for the demo.")] = False,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
 ) -> None:
     """Generate a day of events, run every stage over it, reconcile, and say what happened."""
-    from pipelines.jobs.demo import run_demo
+    from contextlib import nullcontext
 
-    config = _configuration(conf, [*_demo_paths(directory, conf), *(sets or [])])
-    code = run_demo(_lake(config, debug), config, directory, seed, impressions, playbacks, waves)
+    from pipelines.generate.broker import local_broker
+    from pipelines.jobs.demo import clear, run_demo
+
+    clear(directory)
+    with local_broker(directory / "broker") if kafka else nullcontext() as broker:
+        overrides = _demo_overrides(directory, conf, broker.servers if broker else None)
+        config = _configuration(conf, [*overrides, *(sets or [])])
+        code = run_demo(_lake(config, debug), config, seed, impressions, playbacks, waves)
     raise typer.Exit(code)
 
 
@@ -93,12 +100,16 @@ def generate(
     malformed_share: Annotated[float, typer.Option(min=0, max=1)] = 0.001,
     future_share: Annotated[float, typer.Option(min=0, max=1, help="Events of clocks ten years ahead.")] = 0.0005,
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress the files.")] = False,
+    rate: Annotated[float | None, typer.Option(min=1, help="Records per second to a Kafka topic, at most.")] = None,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Write a believable day of events to files, in waves of arrival; deterministic."""
+    """Write a believable day of events to files or Kafka topics, as configured, in waves of arrival; deterministic."""
     from datetime import timedelta
+
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
 
     from pipelines.durations import parse_duration
     from pipelines.generate.model import DayModel
@@ -127,8 +138,15 @@ def generate(
         malformed_share=malformed_share,
         future_share=future_share,
     )
-    for name, (lines, directory) in run_generate(config, model, waves, out, compress=gzip).items():
-        typer.echo(f"{name}: {lines:,} lines in {directory}")
+    with Progress(TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as shown:
+        tasks = {name: shown.add_task(f"{name}: ...") for name in config.streams}
+
+        def progress(name: str, lines: int) -> None:
+            shown.update(tasks[name], description=f"{name}: {lines:,} lines")
+
+        written = run_generate(config, model, waves, out, compress=gzip, per_second=rate, progress=progress)
+    for name, (lines, where) in written.items():
+        typer.echo(f"{name}: {lines:,} lines in {where}")
 
 
 @app.command(rich_help_panel=RUN)
@@ -347,7 +365,7 @@ def default_configuration() -> Path:
 
 
 def _configuration(conf: Path | None, sets: list[str] | None) -> "Config":
-    from pipelines.config import load_config
+    from pipelines.configfile import load_config
 
     return load_config(conf or default_configuration(), sets or [])
 
@@ -361,10 +379,14 @@ def _lake(config: "Config", debug: bool) -> "Lake":
     return Lake(spark_session(config.spark, debug=debug), config)
 
 
-def _demo_paths(directory: Path, conf: Path | None) -> list[str]:
-    """The demo keeps everything under one directory, whatever the configuration's own paths."""
+def _demo_overrides(directory: Path, conf: Path | None, servers: str | None) -> list[str]:
+    """The demo keeps everything under one directory, whatever the configuration's own paths; Kafka is the broker at `servers`."""
     streams = _configuration(conf, None).streams
-    sources = [f"streams.{name}.source.path={directory}/landing/{name}" for name in streams]
+    if servers is None:
+        sources = [f"streams.{name}.source={{format: files, path: {directory}/landing/{name}}}" for name in streams]
+    else:
+        kafka = f"format: kafka, bootstrap_servers: '{servers}'"
+        sources = [f"streams.{name}.source={{{kafka}, topic: {name}}}" for name in streams]
     return [f"lake={directory}/lake", *sources]
 
 

@@ -1,17 +1,13 @@
-"""The configuration: YAML, validated on load into typed, frozen models (DESIGN section 6).
+"""The configuration as typed, frozen models that are validated on load (DESIGN section 6).
 
-Every mistake is a `ConfigError` on one line: the file (or `--set`), the key path, what is wrong, what is allowed.
-Paths are relative to the directory that the command runs in. Defaults live here and nowhere else.
+Paths are relative to the directory that the command runs in. Defaults live here and nowhere else. `pipelines.configfile` reads
+them from YAML.
 """
 
-import difflib
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -19,15 +15,12 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from pipelines.ddl import Column, parse_ddl
 from pipelines.durations import format_duration, parse_duration
-from pipelines.errors import ConfigError
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Role = Literal["exposure", "outcome"]
@@ -43,9 +36,28 @@ BRONZE_COLUMNS = (
     "source",
     "source_partition",
     "source_offset",
+    "source_time",
     "rescued",
 )
 ATTRIBUTION_COLUMNS = ("exposure_id", "exposure_time", "attributed_by", "updated_at")
+KAFKA_SECRETS = ("sasl.jaas.config", "ssl.truststore.password", "ssl.keystore.password", "ssl.key.password")
+KAFKA_OPTIONS = (
+    "security.protocol",
+    "sasl.mechanism",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
+    "ssl.truststore.certificates",
+    "ssl.keystore.location",
+    "ssl.keystore.type",
+    "ssl.endpoint.identification.algorithm",
+    "request.timeout.ms",
+    "default.api.timeout.ms",
+    "fetch.max.bytes",
+    "max.partition.fetch.bytes",
+    "client.id",
+    "client.rack",
+    *KAFKA_SECRETS,
+)
 INTERNAL_TABLES = ("quarantine", "ledger", "reconciliations", "reconciliation_diffs", "heartbeats")
 
 
@@ -53,11 +65,43 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceConfig(Model):
-    """Where the events of one stream come from."""
+class FilesSource(Model):
+    """Newline-delimited JSON files that appear, whole, in a directory."""
 
     format: Literal["files"] = "files"
     path: str
+
+
+class KafkaSource(Model):
+    """A Kafka topic whose values are JSON events. `options` are Kafka client settings without the prefix `kafka.`; of those that
+    hold a secret, the value must be a reference (`${env:...}`, `${secret:...}`)."""
+
+    format: Literal["kafka"]
+    bootstrap_servers: str
+    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    starting_offsets: Literal["earliest", "latest"] = "earliest"
+    max_offsets_per_trigger: int | None = Field(default=None, gt=0)
+    min_offsets_per_trigger: int | None = Field(default=None, gt=0)
+    max_trigger_delay: Duration = timedelta(minutes=15)
+    options: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "KafkaSource":
+        for name, value in self.options.items():
+            if name not in KAFKA_OPTIONS:
+                raise ValueError(f"options.{name}: not an option that is passed on; allowed: {', '.join(KAFKA_OPTIONS)}")
+            if name in KAFKA_SECRETS and not (value.startswith("${") and value.endswith("}")):
+                raise ValueError(
+                    f"options.{name}: holds a secret, which a file must not; give a reference such as ${{env:NAME}} or "
+                    "${secret:scope/key}"
+                )
+        least, most = self.min_offsets_per_trigger, self.max_offsets_per_trigger
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"min_offsets_per_trigger: {least} is more than max_offsets_per_trigger ({most})")
+        return self
+
+
+SourceConfig = Annotated[FilesSource | KafkaSource, Field(discriminator="format")]
 
 
 class StreamConfig(Model):
@@ -69,6 +113,11 @@ class StreamConfig(Model):
     ddl: str = Field(alias="schema")
     source: SourceConfig
     partition_by: Partitioning | None = None
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _files_unless_said(cls, source: Any) -> Any:
+        return {"format": "files", **source} if isinstance(source, dict) else source
 
     @field_validator("ddl")
     @classmethod
@@ -292,108 +341,3 @@ def _check_join(config: Config) -> None:
 def _check_lake(config: Config) -> None:
     if config.lake_is_catalog and not config.checkpoints:
         raise ValueError(f"checkpoints: needed where lake is a catalog.schema ({config.lake}); give a directory")
-
-
-# Reading ---------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would silently take the last."""
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and validate `path`, with `key.path=value` overrides applied (values are YAML). Raises ConfigError."""
-    raw = _read_yaml(path)
-    sets = [_parse_override(text) for text in overrides]
-    for keys, value in sets:
-        _apply(raw, keys, value)
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, path, {".".join(keys) for keys, _ in sets})) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a configuration with --conf FILE") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys (lake, streams, join, ...)")
-    return raw
-
-
-def _parse_override(text: str) -> tuple[list[str], Any]:
-    path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {text}: must read key.path=value, e.g. --set join.hot_window=30m")
-    try:
-        return keys, yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError:
-        return keys, value
-
-
-def _apply(raw: dict[str, Any], keys: list[str], value: Any) -> None:
-    node = raw
-    for depth, key in enumerate(keys[:-1], start=1):
-        node = node.setdefault(key, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is not a group of keys")
-    node[keys[-1]] = value
-
-
-def _one_line(error: ValidationError, path: Path, overridden: set[str]) -> str:
-    lines = [_explain(item) for item in error.errors()]
-    key = lines[0].partition(":")[0]
-    place = "--set" if any(key == o or o.startswith(key + ".") for o in overridden) else str(path)
-    more = f" (and {len(lines) - 1} more: {', '.join(line.partition(':')[0] for line in lines[1:])})" if lines[1:] else ""
-    return f"{place}: {lines[0]}{more}"
-
-
-def _explain(item: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        allowed = _keys_at(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{where}: unknown key; {hint}allowed: {', '.join(allowed)}"
-    if item["type"] == "missing":
-        return f"{where}: missing; this key is required"
-    if item["type"] == "value_error" and item["loc"] and re.match(r"[a-z_]+: ", message):
-        return f"{where}.{message}"
-    return f"{where}: {message}" if where else message
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed in the group at `location` of the configuration."""
-    model: Any = Config
-    for part in location:
-        if model is dict:
-            model = StreamConfig
-            continue
-        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None) if model else None
-        annotation = field.annotation if field else None
-        model = dict if str(annotation).startswith("dict") else annotation
-    fields = getattr(model, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]

@@ -89,6 +89,7 @@ class EventStream:
                 StructField("source", StringType()),
                 StructField("source_partition", IntegerType()),
                 StructField("source_offset", LongType()),
+                StructField("source_time", _UTC_TIMESTAMP),
                 StructField("rescued", StringType()),
                 *self.partition_schema,
             ]

@@ -39,6 +39,7 @@ QUARANTINE_SCHEMA = StructType(
         StructField("source", StringType()),
         StructField("source_partition", IntegerType()),
         StructField("source_offset", LongType()),
+        StructField("source_time", TimestampType()),
         StructField("ingest_date", DateType(), False),
     ]
 )
@@ -105,6 +106,8 @@ DIFFS_SCHEMA = StructType(
 )
 
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
+# Columns that tables made by an earlier version may lack.
+_ADDED_SINCE = ("source_time",)
 LANES = ("join", "settle", "repair")
 
 
@@ -171,7 +174,7 @@ class Lake:
             if columns is None:
                 self._create(table, spec)
             else:
-                _require_columns(table, spec.schema, columns)
+                _require_columns(table, spec.schema, self._add_columns(table, spec, columns))
             self._ensured.add(table)
 
     def exists(self, table: str) -> bool:
@@ -192,6 +195,16 @@ class Lake:
             if any(name in said for name in missing) or "is not a Delta table" in said:
                 return None
             raise
+
+    def _add_columns(self, table: str, spec: _Table, columns: StructType) -> StructType:
+        """Give a table of an earlier version the columns that Rejoin itself has added since; its columns now."""
+        known = set(columns.names)
+        added = [f for f in spec.schema if f.name in _ADDED_SINCE and f.name not in known]
+        if not added:
+            return columns
+        listed = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in added)
+        self.spark.sql(f"ALTER TABLE {self.identifier(table)} ADD COLUMNS ({listed})")
+        return StructType([*columns.fields, *added])
 
     def _create(self, table: str, spec: _Table) -> None:
         columns = ", ".join(

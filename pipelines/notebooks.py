@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import default_configuration
-from pipelines.config import Config, load_config
+from pipelines.config import Config
+from pipelines.configfile import load_config
 from pipelines.lake import Lake
 from pipelines.session import spark_session
 

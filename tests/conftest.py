@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.config import Config, SparkConfig, load_config
+from pipelines.config import Config, SparkConfig
+from pipelines.configfile import load_config
 from pipelines.lake import Lake
 from pipelines.session import spark_session
 from tests.replay import Replay

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DateType, TimestampType
 
-from pipelines.config import load_config
+from pipelines.configfile import load_config
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile

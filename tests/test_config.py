@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli, durations, instants
-from pipelines.config import load_config
+from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
 from pipelines.references import resolve
@@ -46,7 +46,25 @@ MISTAKES = [
         "column late is one that Rejoin itself adds",
     ),
     ("streams.playbacks.partition_by=minute", "streams.playbacks.partition_by: Input should be 'date' or 'hour'"),
-    ("streams.playbacks.source.format=carrier_pigeon", "streams.playbacks.source.format: Input should be 'files'"),
+    (
+        "streams.playbacks.source.format=carrier_pigeon",
+        "streams.playbacks.source.format: Input should be one of 'files', 'kafka', not carrier",
+    ),
+    ("streams.playbacks.source={format: kafka}", "streams.playbacks.source.bootstrap_servers: missing"),
+    ("streams.playbacks.source.topic=plays", "streams.playbacks.source.topic: unknown key; did you mean path"),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, options: {group.id: x}}",
+        "streams.playbacks.source.options.group.id: not an option that is passed on",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, options: {ssl.key.password: hunter2}}",
+        "streams.playbacks.source.options.ssl.key.password: holds a secret, which a file must not",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, max_offsets_per_trigger: 1, "
+        "min_offsets_per_trigger: 2}",
+        "streams.playbacks.source.min_offsets_per_trigger: 2 is more than max_offsets_per_trigger (1)",
+    ),
     ("streams.quarantine.role=outcome", "streams.quarantine.id: missing"),
     ("state_store.provider=mongodb", "state_store.provider: Input should be 'rocksdb' or 'memory'"),
     ("trigger.max_files=0", "trigger.max_files: Input should be greater than 0"),

@@ -33,21 +33,19 @@ def waves(day: Day, count: int) -> Iterator[Wave]:
         yield Wave(number=number, end=first + (number + 1) * step, lines=lines)
 
 
-def write_wave(wave: Wave, directories: dict[str, Path], *, compress: bool = False) -> dict[str, int]:
-    """One file a stream, whole by rename; the number of lines by stream. A stream without lines gets no file.
+def write_lines(wave: Wave, name: str, directory: Path, *, compress: bool = False) -> None:
+    """The file of one stream, whole by rename; none where the wave has no lines for it.
 
     The modification time is the end of the wave's arrival span, so that files are read in order of arrival.
     """
-    for name, lines in wave.lines.items():
-        if not lines:
-            continue
-        directory = directories[name]
-        directory.mkdir(parents=True, exist_ok=True)
-        final = directory / f"wave-{wave.number:04d}.jsonl{'.gz' if compress else ''}"
-        hidden = directory / f".{final.name}.tmp"
-        text = "".join(line + "\n" for line in lines).encode()
-        # No name and no time in the gzip header: the same seed gives the same bytes.
-        hidden.write_bytes(gzip.compress(text, mtime=0) if compress else text)
-        os.utime(hidden, ns=(wave.end * 1000, wave.end * 1000))
-        hidden.rename(final)
-    return {name: len(lines) for name, lines in wave.lines.items()}
+    lines = wave.lines[name]
+    if not lines:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    final = directory / f"wave-{wave.number:04d}.jsonl{'.gz' if compress else ''}"
+    hidden = directory / f".{final.name}.tmp"
+    text = "".join(line + "\n" for line in lines).encode()
+    # No name and no time in the gzip header: the same seed gives the same bytes.
+    hidden.write_bytes(gzip.compress(text, mtime=0) if compress else text)
+    os.utime(hidden, ns=(wave.end * 1000, wave.end * 1000))
+    hidden.rename(final)

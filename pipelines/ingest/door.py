@@ -16,6 +16,8 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -154,17 +156,29 @@ class Door:
         lake.append(table, rows, transaction=None if again else transaction)
 
     def _not_landed_before(self, lake: Lake, table: str, rows: DataFrame) -> DataFrame:
-        """Leave out the files that the table has already: a file lands whole in one commit of it, or not at all."""
+        """Leave out what the table has already: a file lands whole in one commit of it, or not at all; a Kafka record is known by
+        topic, partition, offset and timestamp, for a topic that was made anew counts from 0 again."""
         landed = lake.read(table)
         if table == "quarantine":
             landed = landed.where(F.col("stream") == self.stream.name)
-        return rows.join(landed.select("source").distinct(), "source", "left_anti").select(*rows.columns)
+        first, last = rows.select(F.min("source_offset"), F.max("source_offset")).collect()[0]
+        if first is not None:
+            landed = landed.where(F.col("source_offset").between(first, last))
+        known = landed.select("source", "source_partition", "source_offset", "source_time").distinct().alias("known")
+        same = [F.col(f"here.{name}").eqNullSafe(F.col(f"known.{name}")) for name in known.columns]
+        return rows.alias("here").join(known, reduce(and_, same), "left_anti").select(*(f"here.{name}" for name in rows.columns))
 
     def _as_judged_before(self, lake: Lake, rows: DataFrame) -> DataFrame:
         """Leave out the lines that are in quarantine: a clock that was ahead once would be in time by now."""
         judged = lake.read("quarantine").where(F.col("stream") == self.stream.name).select("source", "payload").distinct()
-        same = (F.col("__raw.source") == F.col("source")) & (F.col("__raw.value") == F.col("payload"))
+        same = (F.col("__raw.source") == F.col("source")) & (_payload() == F.col("payload"))
         return rows.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*rows.columns)
+
+
+def _payload() -> Column:
+    """The event as it came; base64 of it where its bytes are no text."""
+    value = F.col("__raw.value")
+    return F.when(F.is_valid_utf8(value), value).otherwise(F.base64(value.cast("binary")))
 
 
 def is_late(event_time: Column, watermark: int | None) -> Column:
@@ -183,6 +197,7 @@ def accepted(parsed: DataFrame, stream: EventStream, watermark: int | None, batc
         F.col("__raw.source").alias("source"),
         F.col("__raw.source_partition").alias("source_partition"),
         F.col("__raw.source_offset").alias("source_offset"),
+        F.col("__raw.source_time").alias("source_time"),
         F.col("__rescued").alias("rescued"),
     )
     door = F.lit(None).cast("timestamp") if watermark is None else at(watermark)
@@ -199,12 +214,13 @@ def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFr
             F.lit(stream.name).alias("stream"),
             F.col("__reason").alias("reason"),
             F.col("__detail").alias("detail"),
-            F.col("__raw.value").alias("payload"),
+            _payload().alias("payload"),
             F.col("__raw.ingest_time").alias("ingest_time"),
             F.lit(batch_id).cast("bigint").alias("ingest_batch"),
             F.col("__raw.source").alias("source"),
             F.col("__raw.source_partition").alias("source_partition"),
             F.col("__raw.source_offset").alias("source_offset"),
+            F.col("__raw.source_time").alias("source_time"),
             F.to_date("__raw.ingest_time").alias("ingest_date"),
         )
         .select(*QUARANTINE_SCHEMA.names)

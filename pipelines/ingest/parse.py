@@ -30,6 +30,8 @@ from pipelines.events import EventStream
 class Reason(str, Enum):
     """Why an event is in quarantine."""
 
+    TOMBSTONE = "tombstone"
+    NOT_UTF8 = "not_utf8"
     OVERSIZE = "oversize"
     NOT_JSON = "not_json"
     WRONG_TYPE = "wrong_type"
@@ -65,7 +67,8 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     """
     line = F.col("__raw.value")
     # In a list of one: two objects on a line, or anything after the object, shows as a list of another length.
-    wrapped = F.when(F.octet_length(line) <= rules.max_event_bytes, F.concat(F.lit('{"e":['), line, F.lit("]}")))
+    readable = (F.octet_length(line) <= rules.max_event_bytes) & F.is_valid_utf8(line)
+    wrapped = F.when(readable, F.concat(F.lit('{"e":['), line, F.lit("]}")))
     schema = StructType([StructField("e", ArrayType(_text_times(stream.schema))), StructField(_CORRUPT, StringType())])
     options = {
         "mode": "PERMISSIVE",
@@ -130,7 +133,9 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     too_big = F.concat(size.cast("string"), F.lit(f" bytes; at most {rules.max_event_bytes} are accepted"))
     strings = [f for f in stream.schema if isinstance(f.dataType, StringType)]
     return F.coalesce(
+        F.when(F.col("__raw.value").isNull(), _judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
         F.when(size > rules.max_event_bytes, _judge(Reason.OVERSIZE, too_big)),
+        F.when(~F.is_valid_utf8("__raw.value"), _judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64"))),
         F.when(F.col("__parsed").isNull(), _judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
         F.when(F.col(_CORRUPT) | _any([_suspicious(f) for f in strings]), _mistyped(stream)),
         *(_absent(name) for name in stream.required),

@@ -1,62 +1,20 @@
 """Where raw events come from. Every source yields the same column, so that what follows knows nothing of files or brokers.
 
-`__raw` is a struct of `value` (the event as text), `source` (file path or topic), `source_partition`, `source_offset` (null
-for files), `record_time` (Kafka's record timestamp; for files the time of the micro-batch), `ingest_time` (the time of the
-micro-batch, which a replay keeps).
+`__raw` is a struct of `value` (the event as text, its bytes untouched; null for a Kafka record without a value), `source` (file
+path or topic), `source_partition` and `source_offset` (null for files), `source_time` (Kafka's record timestamp; null for files),
+`record_time` (what a clock in the event is held against: the record's timestamp; for files the time of the micro-batch), and
+`ingest_time` (the time of the micro-batch, which a replay keeps).
 """
 
-from pathlib import Path
-
-import structlog
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from pipelines.config import SourceConfig, TriggerConfig
-from pipelines.errors import SourceError
-from pipelines.references import resolve
-
-FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
-
-log = structlog.get_logger()
+from pipelines.config import FilesSource, KafkaSource, TriggerConfig
+from pipelines.ingest.files import read_files
+from pipelines.ingest.kafka import read_kafka
 
 
-def read_stream(spark: SparkSession, source: SourceConfig, trigger: TriggerConfig, where: str) -> DataFrame:
-    """Open the source as a stream of `__raw`. Raises SourceError; `where` is the key path that it names."""
-    path = resolve(source.path, f"{where}.path")
-    _prepare_directory(path, f"{where}.path")
-    lines = (
-        spark.readStream.format("text")
-        # Only \n ends an event; \r\n leaves a trailing \r, which JSON ignores.
-        .option("lineSep", "\n")
-        .option("pathGlobFilter", FILE_NAMES)
-        .option("recursiveFileLookup", "true")
-        .option("maxFilesPerTrigger", trigger.max_files)
-        # A file with an old modification time (a copy, a restore) is data like any other: Spark would skip it after a week.
-        .option("maxFileAge", "36500d")
-        .load(path)
-    )
-    blank = F.length(F.trim(F.translate("value", "\r\t", "  "))) == 0
-    raw = F.struct(
-        F.col("value"),
-        F.col("_metadata.file_path").alias("source"),
-        F.lit(None).cast("int").alias("source_partition"),
-        F.lit(None).cast("bigint").alias("source_offset"),
-        F.current_timestamp().alias("record_time"),
-        F.current_timestamp().alias("ingest_time"),
-    )
-    return lines.where(~blank).select(raw.alias("__raw"))
-
-
-def _prepare_directory(path: str, where: str) -> None:
-    """A landing directory that a producer has not made yet is made; a path to nowhere is a mistake."""
-    if "://" in path or path.startswith("dbfs:"):
-        return
-    directory = Path(path)
-    if directory.is_file():
-        raise SourceError(f"{where}: {path} is a file; name the directory that events land in")
-    if directory.is_dir():
-        return
-    if not directory.parent.is_dir():
-        raise SourceError(f"{where}: {path} does not exist, nor does {directory.parent}; create it or correct the path")
-    log.warning("landing directory was absent, created", key=where, path=path)
-    directory.mkdir()
+def read_stream(spark: SparkSession, source: FilesSource | KafkaSource, trigger: TriggerConfig, where: str) -> DataFrame:
+    """Open the source as a stream of `__raw`. Raises SourceError or ConfigError; `where` is the key path that they name."""
+    if isinstance(source, KafkaSource):
+        return read_kafka(spark, source, where)
+    return read_files(spark, source, trigger, where)

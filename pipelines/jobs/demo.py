@@ -13,9 +13,9 @@ from rich.table import Table
 
 from pipelines.config import Config
 from pipelines.errors import RejoinError
-from pipelines.generate.files import Wave, waves, write_wave
+from pipelines.generate.files import Wave, waves
 from pipelines.generate.model import DayModel, generate_day
-from pipelines.jobs.generate import landing_directories
+from pipelines.jobs.generate import deliver, targets_of
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
@@ -26,10 +26,9 @@ from pipelines.reconcile.run import Range, Reconciliation
 _MARKER = ".rejoin-demo"
 
 
-def run_demo(lake: Lake, config: Config, directory: Path, seed: int, impressions: int, playbacks: int, count: int) -> int:
-    """Run the demo under `directory`, afresh; the exit code of its reconciliation. Raises RejoinError for a foreign directory."""
+def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int) -> int:
+    """Run the demo in a directory that is `clear`; the exit code of its reconciliation."""
     console = Console()
-    _clear(directory)
     day = (datetime.now(timezone.utc) - timedelta(days=2)).date()
     model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -54,7 +53,7 @@ def run_demo(lake: Lake, config: Config, directory: Path, seed: int, impressions
 
 def _one_wave(lake: Lake, config: Config, wave: Wave, of: int, step: Callable[[str], None]) -> None:
     here = f"wave {wave.number + 1} of {of}"
-    write_wave(wave, landing_directories(config))
+    deliver(config, wave, targets_of(config))
     step(f"{here}: ingest")
     ingest(lake, config, once=True)
     step(f"{here}: join")
@@ -63,11 +62,11 @@ def _one_wave(lake: Lake, config: Config, wave: Wave, of: int, step: Callable[[s
     settle(lake, config)
 
 
-def _clear(directory: Path) -> None:
-    """Empty a directory that an earlier demo made; anything else is not ours to delete."""
+def clear(directory: Path) -> None:
+    """Empty a directory that an earlier demo made; anything else is not ours to delete (RejoinError)."""
     if directory.exists() and any(directory.iterdir()) and not (directory / _MARKER).exists():
         raise RejoinError(f"--dir {directory}: is not empty, and not of an earlier demo; name another directory")
-    for part in ("lake", "landing"):
+    for part in ("lake", "landing", "broker"):
         shutil.rmtree(directory / part, ignore_errors=True)
     (directory / "landing").mkdir(parents=True, exist_ok=True)
     (directory / _MARKER).touch()

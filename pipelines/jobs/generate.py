@@ -1,26 +1,89 @@
-"""Generate: a day of events into landing files."""
+"""Generate: a day of events into landing files, or into Kafka topics, as the streams are configured."""
 
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from pipelines.config import Config
-from pipelines.generate.files import waves, write_wave
+from pipelines.config import Config, FilesSource, KafkaSource
+from pipelines.generate.files import Wave, waves, write_lines
 from pipelines.generate.model import DayModel, generate_day
+from pipelines.kafka_client import create_topic, produce
 from pipelines.references import resolve
+
+_PARTITIONS = 2
+Progress = Callable[[str, int], None]
 
 
 def run_generate(
-    config: Config, model: DayModel, count: int, out: Path | None, *, compress: bool = False
-) -> dict[str, tuple[int, Path]]:
-    """Write the day in `count` waves; lines and directory by stream."""
-    directories = landing_directories(config, out)
-    lines = dict.fromkeys(directories, 0)
+    config: Config,
+    model: DayModel,
+    count: int,
+    out: Path | None,
+    *,
+    compress: bool = False,
+    per_second: float | None = None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, tuple[int, str]]:
+    """Write the day in `count` waves; by stream how many lines, and where they went. `out` means files in any case;
+    `per_second` limits what goes to each Kafka topic."""
+    targets = targets_of(config, out)
+    lines = dict.fromkeys(targets, 0)
     for wave in waves(generate_day(model, config), count):
-        for name, written in write_wave(wave, directories, compress=compress).items():
-            lines[name] += written
-    return {name: (lines[name], directory) for name, directory in directories.items()}
+        deliver(config, wave, targets, compress=compress, per_second=per_second)
+        for name, written in wave.lines.items():
+            lines[name] += len(written)
+            progress(name, lines[name])
+    return {name: (lines[name], _where(target)) for name, target in targets.items()}
 
 
-def landing_directories(config: Config, out: Path | None = None) -> dict[str, Path]:
-    if out is not None:
-        return {name: out / name for name in config.streams}
-    return {name: Path(resolve(stream.source.path, f"streams.{name}.source.path")) for name, stream in config.streams.items()}
+def targets_of(config: Config, out: Path | None = None) -> dict[str, Path | KafkaSource]:
+    """Where the events of each stream go: a directory, or a topic, which is created where it is not there."""
+    targets: dict[str, Path | KafkaSource] = {}
+    for name, stream in config.streams.items():
+        source, where = stream.source, f"streams.{name}.source"
+        if out is not None:
+            targets[name] = out / name
+        elif isinstance(source, FilesSource):
+            targets[name] = Path(resolve(source.path, f"{where}.path"))
+        else:
+            create_topic(source, where, _PARTITIONS)
+            targets[name] = source
+    return targets
+
+
+def deliver(
+    config: Config,
+    wave: Wave,
+    targets: dict[str, Path | KafkaSource],
+    *,
+    compress: bool = False,
+    per_second: float | None = None,
+) -> None:
+    """One wave: a file for a stream that goes to a directory, records keyed by the first join key for one that goes to Kafka."""
+    for name, lines in wave.lines.items():
+        target = targets[name]
+        if isinstance(target, Path):
+            write_lines(wave, name, target, compress=compress)
+        else:
+            records = _keyed(lines, config.join.keys[:1])
+            produce(target, f"streams.{name}.source", records, per_second=per_second)
+
+
+def _keyed(lines: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """Records of one key go to one partition; what is no event has no key."""
+    for line in lines:
+        yield _key(line, keys), line
+
+
+def _key(line: str, keys: Sequence[str]) -> str | None:
+    try:
+        event: Any = json.loads(line)
+    except ValueError:
+        return None
+    value = event.get(keys[0]) if isinstance(event, dict) else None
+    return None if value is None else str(value)
+
+
+def _where(target: Path | KafkaSource) -> str:
+    return str(target) if isinstance(target, Path) else f"topic {target.topic}"

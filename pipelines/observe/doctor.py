@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config import Config
+from pipelines.config import Config, KafkaSource
 from pipelines.errors import RejoinError
-from pipelines.ingest.sources import FILE_NAMES
+from pipelines.ingest.files import FILE_NAMES
+from pipelines.kafka_client import partition_count
 from pipelines.lake import Lake
 from pipelines.references import resolve
 
@@ -69,9 +70,12 @@ def _java() -> Finding:
 
 
 def _source(config: Config, name: str) -> Finding:
+    source = config.streams[name].source
+    if isinstance(source, KafkaSource):
+        return _topic(source, f"streams.{name}.source")
     key = f"streams.{name}.source.path"
     try:
-        path = resolve(config.streams[name].source.path, key)
+        path = resolve(source.path, key)
     except RejoinError as error:
         return Finding(ok=False, what=str(error))
     if "://" in path:
@@ -84,3 +88,11 @@ def _source(config: Config, name: str) -> Finding:
     if unread:
         return Finding(ok=True, what=f"{key}: {len(unread)} files are not read, e.g. {unread[0]} (read are {FILE_NAMES})")
     return Finding(ok=True, what=f"{key}: {len(names)} files")
+
+
+def _topic(source: KafkaSource, where: str) -> Finding:
+    try:
+        partitions = partition_count(source, where)
+    except RejoinError as error:
+        return Finding(ok=False, what=str(error))
+    return Finding(ok=True, what=f"{where}: topic {source.topic} has {partitions} partitions")

@@ -1,0 +1,133 @@
+"""Reading a configuration: YAML and overrides into `pipelines.config`'s models, every mistake told in one line.
+
+A mistake is a `ConfigError`: the file (or `--set`), the key path, what is wrong, what is allowed.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipelines.config import Config, FilesSource, KafkaSource, StreamConfig
+from pipelines.errors import ConfigError
+
+_SOURCES = {"files": FilesSource, "kafka": KafkaSource}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML would silently take the last."""
+
+
+def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate `path`, with `key.path=value` overrides applied (values are YAML). Raises ConfigError."""
+    raw = _read_yaml(path)
+    sets = [_parse_override(text) for text in overrides]
+    for keys, value in sets:
+        _apply(raw, keys, value)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, path, {".".join(keys) for keys, _ in sets})) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a configuration with --conf FILE") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys (lake, streams, join, ...)")
+    return raw
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {text}: must read key.path=value, e.g. --set join.hot_window=30m")
+    try:
+        return keys, yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError:
+        return keys, value
+
+
+def _apply(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    node = raw
+    for depth, key in enumerate(keys[:-1], start=1):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: {'.'.join(keys[:depth])} is not a group of keys")
+    node[keys[-1]] = value
+
+
+def _one_line(error: ValidationError, path: Path, overridden: set[str]) -> str:
+    lines = [_explain(item) for item in error.errors()]
+    key = lines[0].partition(":")[0]
+    place = "--set" if any(key == o or o.startswith(key + ".") for o in overridden) else str(path)
+    more = f" (and {len(lines) - 1} more: {', '.join(line.partition(':')[0] for line in lines[1:])})" if lines[1:] else ""
+    return f"{place}: {lines[0]}{more}"
+
+
+def _explain(item: ErrorDetails) -> str:
+    place = _without_tags(item["loc"])
+    where = ".".join(str(part) for part in place)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        allowed = _keys_at(item["loc"][:-1])
+        close = difflib.get_close_matches(str(place[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{where}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if item["type"] == "missing":
+        return f"{where}: missing; this key is required"
+    if item["type"] == "union_tag_invalid":
+        context = item.get("ctx", {})
+        return f"{where}.format: Input should be one of {context.get('expected_tags')}, not {context.get('tag')}"
+    if item["type"] == "value_error" and place and re.match(r"[a-z_]+[:.]", message):
+        return f"{where}.{message}"
+    return f"{where}: {message}" if where else message
+
+
+def _without_tags(location: Sequence[int | str]) -> list[int | str]:
+    """The key path, without the names that pydantic puts in for the alternatives of a source."""
+    return [part for i, part in enumerate(location) if not (i and location[i - 1] == "source" and part in _SOURCES)]
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    """The keys allowed in the group at `location` of the configuration."""
+    model: Any = Config
+    for part in location:
+        if part in _SOURCES:
+            model = _SOURCES[str(part)]
+            continue
+        if model is dict:
+            model = StreamConfig
+            continue
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None) if model else None
+        annotation = field.annotation if field else None
+        model = dict if str(annotation).startswith("dict") else annotation
+    fields = getattr(model, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]

@@ -1,0 +1,36 @@
+"""A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.config import KafkaSource
+from pipelines.durations import micros
+from pipelines.kafka_client import client_options, partition_count
+
+
+def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFrame:
+    """The records' values as `__raw` (see `pipelines.ingest.sources`), each with its topic, partition, offset and timestamp.
+    Raises SourceError where there is no such topic, or no broker that answers."""
+    partition_count(source, where)  # so that a broker out of reach, or a topic misspelt, is told in one line
+    records = spark.readStream.format("kafka").options(**_options(source, where)).load()
+    raw = F.struct(
+        F.col("value").cast("string").alias("value"),
+        F.col("topic").alias("source"),
+        F.col("partition").alias("source_partition"),
+        F.col("offset").alias("source_offset"),
+        F.col("timestamp").alias("source_time"),
+        F.col("timestamp").alias("record_time"),
+        F.current_timestamp().alias("ingest_time"),
+    )
+    return records.select(raw.alias("__raw"))
+
+
+def _options(source: KafkaSource, where: str) -> dict[str, str]:
+    options = {f"kafka.{name}": value for name, value in client_options(source, where).items()}
+    options |= {"subscribe": source.topic, "startingOffsets": source.starting_offsets, "failOnDataLoss": "true"}
+    if source.max_offsets_per_trigger is not None:
+        options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)
+    if source.min_offsets_per_trigger is not None:
+        options["minOffsetsPerTrigger"] = str(source.min_offsets_per_trigger)
+        options["maxTriggerDelay"] = f"{micros(source.max_trigger_delay) // 1000}ms"
+    return options

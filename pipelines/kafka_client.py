@@ -1,0 +1,99 @@
+"""What this side of Spark asks of Kafka: is the topic there, make one, produce to it. Python's client, librdkafka."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from pipelines.config import KafkaSource
+from pipelines.errors import SourceError
+from pipelines.references import resolve
+
+_TIMEOUT = 15.0
+
+
+def client_options(source: KafkaSource, where: str) -> dict[str, str]:
+    """Settings of a Kafka client, references resolved. Holds secrets: not to be logged."""
+    options = {name: resolve(value, f"{where}.options.{name}") for name, value in source.options.items()}
+    return {"bootstrap.servers": resolve(source.bootstrap_servers, f"{where}.bootstrap_servers"), **options}
+
+
+def partition_count(source: KafkaSource, where: str) -> int:
+    """Raises SourceError where the broker cannot be reached, or has no such topic."""
+    servers = resolve(source.bootstrap_servers, f"{where}.bootstrap_servers")
+    try:
+        found = AdminClient(_settings(source, where)).list_topics(source.topic, timeout=_TIMEOUT).topics[source.topic]
+    except KafkaException as error:
+        raise SourceError(f"{where}: no answer from Kafka at {servers} ({_reason(error)}); is it up, and reachable?") from None
+    if found.error is not None or not found.partitions:
+        raise SourceError(f"{where}.topic: {source.topic} does not exist at {servers}; create it, or correct the name")
+    return len(found.partitions)
+
+
+def create_topic(source: KafkaSource, where: str, partitions: int) -> None:
+    """Create the topic where it is not there yet. Raises SourceError."""
+    admin = AdminClient(_settings(source, where))
+    try:
+        if source.topic not in admin.list_topics(timeout=_TIMEOUT).topics:
+            admin.create_topics([NewTopic(source.topic, num_partitions=partitions)])[source.topic].result(_TIMEOUT)
+    except KafkaException as error:
+        raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
+
+
+def produce(
+    source: KafkaSource,
+    where: str,
+    records: Iterable[tuple[str | bytes | None, str | bytes | None]],
+    *,
+    per_second: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Send (key, value) pairs, batched, at most `per_second` (None: as fast as the broker takes them); how many. All are
+    acknowledged when this returns. Raises SourceError."""
+    failed: list[str] = []
+
+    def delivered(error: object, _: object) -> None:
+        if error is not None:
+            failed.append(str(error))
+
+    settings = {"linger.ms": 50, "compression.type": "lz4", "enable.idempotence": True, "message.max.bytes": 64 * 2**20}
+    producer = Producer({**settings, **_settings(source, where)})
+    began, sent = time.monotonic(), 0
+    for key, value in records:
+        while True:
+            try:
+                producer.produce(source.topic, value=value, key=key, on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.5)
+        sent += 1
+        if sent % 1000 == 0:
+            producer.poll(0)
+            progress(sent)
+        if per_second is not None:
+            ahead = sent / per_second - (time.monotonic() - began)
+            if ahead > 0.01:
+                producer.poll(ahead)
+    left = producer.flush(60)
+    if left or failed:
+        raise SourceError(
+            f"{where}: {left or len(failed)} records were not acknowledged by Kafka ({failed[0] if failed else 'timeout'})"
+        )
+    progress(sent)
+    return sent
+
+
+def _settings(source: KafkaSource, where: str) -> dict[str, Any]:
+    # librdkafka prints each of its many attempts; what matters comes as an exception.
+    quiet = logging.getLogger("pipelines.librdkafka")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    return {**client_options(source, where), "logger": quiet}
+
+
+def _reason(error: KafkaException) -> str:
+    return str(error.args[0].str()) if error.args and hasattr(error.args[0], "str") else str(error)

@@ -1,0 +1,68 @@
+"""A pipeline whose streams come from Kafka topics of one broker; tells what each topic holds, for the oracle."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from pyspark.sql import SparkSession
+
+from pipelines.config import KafkaSource
+from pipelines.generate.broker import Broker
+from pipelines.kafka_client import create_topic, produce
+from tests.replay import Replay
+
+
+class KafkaReplay(Replay):
+    """`Replay` with one topic a stream; topics are named after the directory, so that tests share a broker."""
+
+    def __init__(self, spark: SparkSession, root: Path, broker: Broker, overrides: Iterable[str] = ()) -> None:
+        self.broker = broker
+        topics = {name: f"{root.parent.name}-{root.name}-{name}" for name in ("impressions", "playbacks")}
+        sources = [
+            f"streams.{name}.source={{format: kafka, bootstrap_servers: '{broker.servers}', topic: {topic}}}"
+            for name, topic in topics.items()
+        ]
+        super().__init__(spark, root, [*sources, *overrides])
+        for name in topics:
+            create_topic(self.source(name), name, 2)
+
+    def source(self, stream: str) -> KafkaSource:
+        source = self.config.streams[stream].source
+        assert isinstance(source, KafkaSource)
+        return source
+
+    def send(self, stream: str, events: Iterable[dict[str, Any] | str | bytes | None]) -> None:
+        """Produce events (or raw values), keyed by profile where there is one."""
+        records = []
+        for event in events:
+            key = event.get("profile_id") if isinstance(event, dict) else None
+            records.append((key, json.dumps(event) if isinstance(event, dict) else event))
+        produce(self.source(stream), stream, records)
+
+    def wave(self, impressions: Iterable[Any] = (), playbacks: Iterable[Any] = ()) -> None:
+        self.send("impressions", impressions)
+        self.send("playbacks", playbacks)
+        self.ingest()
+
+    def ends(self, stream: str) -> dict[int, int]:
+        """How many records each partition of the topic holds, as the broker says."""
+        topic = self.source(stream).topic
+        consumer = Consumer({"bootstrap.servers": self.broker.servers, "group.id": "tests"})
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+        finally:
+            consumer.close()
+
+    def offsets(self, stream: str) -> dict[int, list[int]]:
+        """The offsets in bronze and quarantine, by partition, sorted."""
+        found: dict[int, list[int]] = {p: [] for p in self.ends(stream)}
+        for row in (*self.rows(stream), *self.rows("quarantine", f"stream = '{stream}'")):
+            found[row["source_partition"]].append(row["source_offset"])
+        return {partition: sorted(offsets) for partition, offsets in found.items()}
+
+    def assert_each_record_landed_once(self) -> None:
+        for stream in ("impressions", "playbacks"):
+            assert self.offsets(stream) == {p: list(range(end)) for p, end in self.ends(stream).items()}
