@@ -5,8 +5,8 @@ takes for on time is in bronze at or below version v. There are two kinds:
 
 - `idle`, written by the door of a stream that has fallen silent, so that it does not hold the other one back. From then on
   the door itself counts it: what comes after and lies at or below H is late (`pipelines.ingest.idle`).
-- `feed:<checkpoint>`, written by the join's driver for the query of that checkpoint, once it has read bronze up to v, or together
-  with that (`pipelines.join.heartbeats`). Only these reach the join's watermark.
+- `feed:<run>`, written by the join's driver for one run of its query, once that has read bronze up to v, or together with
+  that (`pipelines.join.heartbeats`). Only these reach the join's watermark; those of a run that died reach no other.
 
 They live in a table of their own in the lake's `_rejoin` area; no view, count or export that a user reads has them.
 """
@@ -48,15 +48,9 @@ def promised(lake: Lake, stream: str) -> int | None:
     return None if value is None else int(value)
 
 
-def feed_kind(checkpoint: str) -> str:
-    """The kind of the heartbeats that are meant for one checkpoint's query."""
-    return f"feed:{checkpoint}"
-
-
-def fed_versions(lake: Lake, checkpoint: str) -> dict[str, int]:
-    """The greatest bronze version of each stream that heartbeats for this checkpoint speak for."""
-    beats = lake.read("heartbeats").where(F.col("kind") == feed_kind(checkpoint))
-    return {row[0]: row[1] for row in beats.groupBy("stream").agg(F.max("bronze_version")).collect()}
+def feed_kind(run: str) -> str:
+    """The kind of the heartbeats that are meant for one run of the join."""
+    return f"feed:{run}"
 
 
 def latest_idle(lake: Lake) -> dict[str, Heartbeat]:

@@ -5,7 +5,7 @@ less, the last, `more`, all beyond thirty days. Counts add up over micro-batches
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate, pairwise
@@ -34,15 +34,6 @@ class Histogram:
         if unknown := set(counts) - set(NAMES):
             raise KeyError(f"no bucket of a histogram: {', '.join(sorted(unknown))}")
         return cls({name: counts[name] for name in NAMES if counts.get(name)})
-
-    @classmethod
-    def sum(cls, parts: Iterable[Mapping[str, int]]) -> "Histogram":
-        """All of them together."""
-        total: dict[str, int] = {}
-        for part in parts:
-            for name, count in part.items():
-                total[name] = total.get(name, 0) + count
-        return cls.of(total)
 
     @classmethod
     def from_cumulative(cls, reached: Sequence[int]) -> "Histogram":

@@ -308,17 +308,23 @@ class Lake:
             landed.count()  # opens every file: here, and not somewhere later, it shows that one has been vacuumed
             return landed
         except Exception as error:  # the class differs between classic Spark and Connect
-            gone = ("DELTA_MISSING_CHANGE_DATA", "DELTA_LOG_FILE_NOT_FOUND", "FAILED_READ_FILE", "FileNotFound", "FILE_NOT_EXIST")
-            if any(word in str(error) for word in gone):
+            if _is_gone(error):
                 return snapshot
             raise
 
     def max_event_time(self, stream: EventStream, version: int | None = None) -> int | None:
-        """The greatest event time in bronze, in microseconds since the epoch; None where bronze is empty.
+        """The greatest event time in bronze, in microseconds since the epoch; None where bronze is empty, or the version gone.
 
         Reads partition values first, then one partition: cheap however long bronze is.
         """
-        bronze = self.read(stream.name, version)
+        try:
+            return self._max_event_time(stream, self.read(stream.name, version))
+        except Exception as error:  # as above
+            if version is not None and _is_gone(error):
+                return None
+            raise
+
+    def _max_event_time(self, stream: EventStream, bronze: DataFrame) -> int | None:
         date = bronze.select(F.max("event_date").cast("string")).collect()[0][0]
         if date is None:
             return None
@@ -336,6 +342,21 @@ class Lake:
             writer.saveAsTable(self.identifier(table))
         else:
             writer.save(self.path(table))
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a version of a table, or a file of it, is no longer there: log clean-up, or VACUUM."""
+    words = (
+        "DELTA_MISSING_CHANGE_DATA",
+        "DELTA_LOG_FILE_NOT_FOUND",
+        "DELTA_UNSUPPORTED_TIME_TRAVEL_BEYOND",
+        "DELTA_VERSION_NOT_FOUND",
+        "DELTA_CANNOT_RECONSTRUCT",
+        "FAILED_READ_FILE",
+        "FileNotFound",
+        "FILE_NOT_EXIST",
+    )
+    return any(word in str(error) for word in words)
 
 
 def at(when_micros: int) -> Column:

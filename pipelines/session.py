@@ -29,6 +29,9 @@ _SEMANTIC = {
     "spark.sql.streaming.statefulOperator.allowMultiple": "false",
     # `max` would lose rows of the slower stream.
     "spark.sql.streaming.multipleWatermarkPolicy": "min",
+    # Older versions of bronze are read as long as their files are there, not for a week only: a pipeline that has been down
+    # for longer goes on where it was. Files that VACUUM has taken are seen when they are read.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
     # Every micro-batch of a drain must reach the ledger.
     "spark.sql.streaming.numRecentProgressUpdates": "10000",
 }

@@ -20,9 +20,9 @@ def test_a_value_lies_in_the_bucket_that_ends_at_or_after_it(spark: Any, value: 
     assert Histogram.from_cumulative(frame.agg(cumulative(F.col("v"))).collect()[0][0]).counts == {bucket: 1}
 
 
-def test_parts_add_up() -> None:
-    both = Histogram.sum([{"1m": 2, "0s": 1}, {"1m": 3, "more": 1}])
-    assert (list(both.counts.items()), both.total) == ([("0s", 1), ("1m", 5), ("more", 1)], 7)
+def test_counts_are_in_the_order_of_the_buckets_and_empty_ones_left_out() -> None:
+    histogram = Histogram.of({"more": 1, "1m": 5, "2m": 0, "0s": 1})
+    assert (list(histogram.counts.items()), histogram.total) == ([("0s", 1), ("1m", 5), ("more", 1)], 7)
 
 
 def test_what_covers_a_share() -> None:

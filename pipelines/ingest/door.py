@@ -84,12 +84,21 @@ class Door:
             return
         self._max_event_time = lake.max_event_time(self.stream)
         entry = Ledger(lake).last(f"ingest:{self.stream.name}")
-        for mark in (promised(lake, self.stream.name), entry["watermark"] if entry else None):
+        met = self._met_since(lake, entry["started_at"] if entry else None)
+        for mark in (promised(lake, self.stream.name), entry["watermark"] if entry else None, met):
             if mark is not None:
                 self.raise_floor(mark)
         own = Ledger(lake).last(f"ingest:{self.stream.name}", run_id=self.checkpoint.id)
         self._last_batch = own["batch"] if own else None
         self._known = True
+
+    def _met_since(self, lake: Lake, started: int | None) -> int | None:
+        """The greatest watermark that rows met since the ledger's last entry: a commit whose entry was never written has them."""
+        bronze = lake.read(self.stream.name)
+        if started is not None:
+            bronze = bronze.where(F.col("ingest_time") >= at(started))
+        found = bronze.agg(F.unix_micros(F.max("door_watermark"))).collect()[0][0]
+        return None if found is None else int(found)
 
     def _pass(self, lake: Lake, parsed: DataFrame, batch_id: int) -> None:
         started, clock = now_us(), time.monotonic()

@@ -31,11 +31,12 @@ def wait(queries: Sequence[StreamingQuery], tick: Callable[[], Any] = lambda: No
     """
     try:
         while True:
-            for query in queries:
-                if not query.isActive:
-                    _raise_failure(query)
+            # Looked at before the tick: what ends during it is looked at in the next round.
+            ended = [query for query in queries if not query.isActive]
+            for query in ended:
+                _raise_failure(query)
             tick()
-            if drain and not any(query.isActive for query in queries):
+            if drain and len(ended) == len(queries):
                 return
             time.sleep(0.05 if drain else _POLL_SECONDS)
     finally:

@@ -1,6 +1,7 @@
 """Join: on-time bronze rows -> stream-stream join of the hot window -> sink; the horizon -> ledger."""
 
 import time
+import uuid
 from dataclasses import dataclass, field
 
 from pyspark.sql import Column, DataFrame
@@ -10,14 +11,14 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config
 from pipelines.durations import micros
-from pipelines.heartbeats import fed_versions, latest_idle, write_heartbeats
+from pipelines.heartbeats import latest_idle, write_heartbeats
 from pipelines.jobs.driving import triggered, wait
 from pipelines.join.heartbeats import feed_before_start, reached
 from pipelines.join.reading import Reading, plan_reading
 from pipelines.join.stream_join import hot_candidates
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
-from pipelines.observe.ledger import Ledger
+from pipelines.observe.ledger import Entry, Ledger
 from pipelines.observe.progress import ProgressReader
 from pipelines.sink import AttributedSink
 
@@ -32,18 +33,18 @@ def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) ->
     if once:
         drain(lake, config, since=since)
         return
-    lane = start_join(lake, config, since=since)
-    wait([lane.query], lane.tick)
+    start_join(lake, config, since=since).run()
 
 
 def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
     """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
     whole = False
     while not whole:
-        lane = _start(lake, config, once=True, since=since)
-        wait([lane.query], lane.tick, drain=True)
-        lane.tick()
-        whole = lane.reading.whole
+        _prepare(lake)
+        reading = _plan(lake, config, once=True)
+        lane = _start(lake, config, reading, once=True, since=since)
+        lane.run()
+        whole = reading.whole
 
 
 @dataclass(kw_only=True)
@@ -54,15 +55,27 @@ class JoinLane:
     config: Config
     query: StreamingQuery
     progress: ProgressReader
-    reading: Reading
+    run_id: str
     once: bool
     _looked: float = field(default_factory=time.monotonic)
     _read_since_fed: bool = False
     _fed_idle: dict[str, int] = field(default_factory=dict)
 
-    def tick(self) -> None:
+    def run(self) -> None:
+        """To the end of a drain, or until stopped; what the last micro-batches did is published in any case."""
+        try:
+            wait([self.query], self.tick, drain=self.once)
+        finally:
+            self.publish()
+
+    def publish(self) -> list[Entry]:
+        """Write what the query has done since the last look into the ledger."""
         entries = self.progress.entries(self.query)
         Ledger(self.lake).write(entries)
+        return entries
+
+    def tick(self) -> None:
+        entries = self.publish()
         now, every = time.monotonic(), self.config.trigger.every.total_seconds()
         if any(entry.rows_in for entry in entries):
             self._read_since_fed, quiet = True, False
@@ -81,17 +94,19 @@ class JoinLane:
         raised = {name: beat.value for name, beat in idle.items()}
         if not (quiet and self._read_since_fed) and raised == self._fed_idle:
             return
-        delay, checkpoint = self.config.join.watermark_delay, self.progress.run_id
-        write_heartbeats(self.lake, reached(self.lake, delay, checkpoint, self.progress.consumed, idle))
+        delay = self.config.join.watermark_delay
+        write_heartbeats(self.lake, reached(self.lake, delay, self.run_id, self.progress.consumed, idle))
         self._read_since_fed, self._fed_idle = False, raised
 
 
 def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
     """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
     _prepare(lake)
-    if _plan(lake, config, once=False).whole:
+    reading = _plan(lake, config, once=False)
+    if reading.whole:
         drain(lake, config, since=since)
-    return _start(lake, config, once=False, since=since)
+        reading = _plan(lake, config, once=False)
+    return _start(lake, config, reading, once=False, since=since)
 
 
 def _prepare(lake: Lake) -> None:
@@ -99,18 +114,14 @@ def _prepare(lake: Lake) -> None:
 
 
 def _plan(lake: Lake, config: Config, *, once: bool) -> Reading:
-    location = lake.checkpoint("join")
-    fed = fed_versions(lake, checkpoint_id(lake.spark, location, recovers=False).id)
-    return plan_reading(lake, location, fed, config.trigger, once=once)
+    return plan_reading(lake, lake.checkpoint("join"), config.trigger, once=once)
 
 
-def _start(lake: Lake, config: Config, *, once: bool, since: int | None) -> JoinLane:
-    _prepare(lake)
-    location = lake.checkpoint("join")
+def _start(lake: Lake, config: Config, reading: Reading, *, once: bool, since: int | None) -> JoinLane:
+    location, run_id = lake.checkpoint("join"), uuid.uuid4().hex[:12]
     identity = checkpoint_id(lake.spark, location, recovers=False).id
-    reading = _plan(lake, config, once=once)
     horizon = Ledger(lake).horizon()
-    feed_before_start(lake, config.join.watermark_delay, identity, reading)
+    feed_before_start(lake, config.join.watermark_delay, run_id, reading)
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
     sink = AttributedSink(lake)
 
@@ -118,17 +129,17 @@ def _start(lake: Lake, config: Config, *, once: bool, since: int | None) -> Join
         AttributedSink(sink.lake.with_session(candidates.sparkSession)).write(candidates, lane="join")
 
     writer = (
-        candidates_of(lake, config, identity, reading, _earlier(since, horizon))
+        candidates_of(lake, config, run_id, reading, _earlier(since, horizon))
         .writeStream.queryName("join")
         .option("checkpointLocation", location)
         .foreachBatch(write)
     )
     query = triggered(writer, config, once=once).start()
     progress = ProgressReader(query="join", run_id=identity, horizon=horizon, consumed=dict(reading.consumed))
-    return JoinLane(lake=lake, config=config, query=query, progress=progress, reading=reading, once=once)
+    return JoinLane(lake=lake, config=config, query=query, progress=progress, run_id=run_id, once=once)
 
 
-def candidates_of(lake: Lake, config: Config, checkpoint: str, reading: Reading, horizon: int | None) -> DataFrame:
+def candidates_of(lake: Lake, config: Config, run: str, reading: Reading, horizon: int | None) -> DataFrame:
     """The streaming plan. A checkpoint that begins above a published horizon needs only what can still matter:
     outcomes after it, and exposures of the hot window before those."""
     streams, hot = lake.streams, config.join.hot_window
@@ -137,8 +148,8 @@ def candidates_of(lake: Lake, config: Config, checkpoint: str, reading: Reading,
         outcome_since = _since(streams.outcome.event_time, horizon)
         exposure_since = _since(streams.exposure.event_time, horizon - micros(hot))
     options = reading.options(config.trigger)
-    outcomes = on_time_rows(lake, streams.outcome, checkpoint, options, outcome_since)
-    exposures = on_time_rows(lake, streams.exposure, checkpoint, options, exposure_since)
+    outcomes = on_time_rows(lake, streams.outcome, run, options, outcome_since)
+    exposures = on_time_rows(lake, streams.exposure, run, options, exposure_since)
     return hot_candidates(outcomes, exposures, streams, hot)
 
 

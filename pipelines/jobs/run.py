@@ -26,4 +26,7 @@ def run_all(lake: Lake, config: Config) -> None:
             settle_once(lake, config)
             due = time.monotonic() + config.settle.every.total_seconds()
 
-    wait([*door.queries, lane.query], tick)
+    try:
+        wait([*door.queries, lane.query], tick)
+    finally:
+        lane.publish()

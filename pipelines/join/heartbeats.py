@@ -7,6 +7,9 @@ the latest. Two ways give that:
 - the versions are ones that finished micro-batches have read whole;
 - before a run that reads the backlog whole (`pipelines.join.reading`): versions are pinned, then the heartbeat is written, then
   the query starts, and its first new micro-batch takes all that bronze holds.
+
+A heartbeat is meant for one run of the query. So one that was written and not read, because the run died in between, is of no
+consequence: the next run, which may read otherwise, does not see it.
 """
 
 from collections.abc import Mapping
@@ -20,16 +23,16 @@ from pipelines.lake import Lake
 from pipelines.observe.ledger import Ledger
 
 
-def feed_before_start(lake: Lake, watermark_delay: timedelta, checkpoint: str, reading: Reading) -> None:
+def feed_before_start(lake: Lake, watermark_delay: timedelta, run: str, reading: Reading) -> None:
     """Tell how far each stream has come in what the query has read, or will read first. Gives Spark back, after a restart, the
     progress of each stream: it remembers only the least."""
     idle = latest_idle(lake)  # before the versions are pinned, so that these cover them
     now = {stream.name: lake.version(stream.name) for stream in lake.streams.both} if reading.whole else reading.consumed
-    write_heartbeats(lake, reached(lake, watermark_delay, checkpoint, now, idle))
+    write_heartbeats(lake, reached(lake, watermark_delay, run, now, idle))
 
 
 def reached(
-    lake: Lake, watermark_delay: timedelta, checkpoint: str, versions: Mapping[str, int], idle: Mapping[str, Heartbeat]
+    lake: Lake, watermark_delay: timedelta, run: str, versions: Mapping[str, int], idle: Mapping[str, Heartbeat]
 ) -> list[Heartbeat]:
     """For each stream the greatest heartbeat that holds for its bronze version; none for a stream that has not begun."""
     beats = []
@@ -37,7 +40,7 @@ def reached(
         version = versions.get(stream.name, -1)
         value = _value(lake, stream, watermark_delay, version, idle.get(stream.name))
         if value is not None:
-            beats.append(Heartbeat(stream=stream.name, kind=feed_kind(checkpoint), value=value, version=version))
+            beats.append(Heartbeat(stream=stream.name, kind=feed_kind(run), value=value, version=version))
     return beats
 
 

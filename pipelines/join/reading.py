@@ -20,7 +20,15 @@ from pipelines.events import EventStream
 from pipelines.lake import Lake
 
 _UNLIMITED = str(2**31 - 1)
-_NO_DATA_CHANGE = ("ADD CONSTRAINT", "SET TBLPROPERTIES", "UPGRADE PROTOCOL", "VACUUM START", "VACUUM END")
+_NO_DATA_CHANGE = (
+    "ADD CONSTRAINT",
+    "ADD COLUMNS",
+    "SET TBLPROPERTIES",
+    "UPGRADE PROTOCOL",
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+)
 _APPENDS = ("CREATE TABLE", "WRITE", "STREAMING UPDATE")
 
 
@@ -40,13 +48,11 @@ class Reading:
         return {**limits, "startingVersion": "0"} if self.from_first_commit else limits
 
 
-def plan_reading(lake: Lake, checkpoint: str, fed: Mapping[str, int], trigger: TriggerConfig, *, once: bool) -> Reading:
-    """How the next run of the checkpoint reads. `fed`: the bronze versions that heartbeats have been written for."""
+def plan_reading(lake: Lake, checkpoint: str, trigger: TriggerConfig, *, once: bool) -> Reading:
+    """How the next run of the checkpoint reads."""
     streams = lake.streams.both
     consumed = read_whole(lake, checkpoint)
-    # A heartbeat that waits for rows which have not been read: they must come together.
-    owed = any(version > consumed.get(name, -1) for name, version in fed.items())
-    if owed or (once and all(_fits(lake, stream, consumed.get(stream.name, -1), trigger) for stream in streams)):
+    if once and all(_fits(lake, stream, consumed.get(stream.name, -1), trigger) for stream in streams):
         return Reading(consumed=consumed, whole=True)
     if consumed:
         return Reading(consumed=consumed, whole=False)
@@ -73,8 +79,9 @@ def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -
 
 
 def _log_tells_all(lake: Lake, stream: EventStream) -> bool:
-    """Whether the table's log reaches back to its first commit, and nothing but appends changed its files."""
+    """Whether every file that was ever appended can still be read through the table's log, from its first commit on."""
     history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(stream.name)}")
-    known = F.col("operation").isin(*_APPENDS, *_NO_DATA_CHANGE)
-    first, others = history.select(F.min("version"), F.count_if(~known)).collect()[0]
-    return bool(first == 0 and others == 0)
+    first, operations = history.select(F.min("version"), F.collect_set("operation")).collect()[0]
+    # OPTIMIZE leaves the files that it replaces; VACUUM takes them away.
+    rewritten = {"OPTIMIZE", "VACUUM END"} <= set(operations)
+    return first == 0 and not rewritten and set(operations) <= {*_APPENDS, *_NO_DATA_CHANGE}

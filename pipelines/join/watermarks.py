@@ -38,10 +38,8 @@ _EPOCH = "TIMESTAMP'1970-01-01 00:00:00'"
 _NEVER = "TIMESTAMP'0001-01-02 00:00:00'"
 
 
-def on_time_rows(
-    lake: Lake, stream: EventStream, checkpoint: str, options: Mapping[str, str], since: Column | None = None
-) -> DataFrame:
-    """Bronze's on-time rows as a stream with the door's watermark, and the heartbeats meant for this checkpoint.
+def on_time_rows(lake: Lake, stream: EventStream, run: str, options: Mapping[str, str], since: Column | None = None) -> DataFrame:
+    """Bronze's on-time rows as a stream with the door's watermark, and the heartbeats meant for this run.
 
     `options` are the source's (`pipelines.join.reading`); `since` (a predicate on bronze) leaves out old rows.
     """
@@ -49,7 +47,7 @@ def on_time_rows(
     if since is not None:
         bronze = bronze.where(since)
     beats = lake.stream("heartbeats", maxFilesPerTrigger=str(2**31 - 1)).where(
-        (F.col("stream") == stream.name) & (F.col("kind") == feed_kind(checkpoint))
+        (F.col("stream") == stream.name) & (F.col("kind") == feed_kind(run))
     )
     return with_door_watermark(bronze, beats, stream)
 

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config import Config
 from pipelines.durations import format_duration
-from pipelines.histogram import NAMES, Histogram
+from pipelines.histogram import ENDS, NAMES, Histogram
 from pipelines.instants import iso
 from pipelines.lake import Lake
 
@@ -159,16 +159,11 @@ def _hot_windows(ledger: DataFrame, delays: Histogram, config: Config) -> list[H
         window = delays.covering(coverage)
         if window is not None:
             window = min(window, config.join.attribution_window)
-        known = window is not None and greatest is not None and greatest["state_rows"] and held > 0
-        times = (window + config.join.watermark_delay) / timedelta(seconds=1) / held if known and window is not None else 0.0
-        found.append(
-            HotWindow(
-                coverage=coverage,
-                window=window,
-                state_rows=round(greatest["state_rows"] * times) if known else None,
-                state_bytes=round(greatest["state_bytes"] * times) if known else None,
-            )
-        )
+        rows = size_of = None
+        if window is not None and greatest is not None and greatest["state_rows"] and held > 0:
+            times = (window + config.join.watermark_delay) / timedelta(seconds=1) / held
+            rows, size_of = round(greatest["state_rows"] * times), round(greatest["state_bytes"] * times)
+        found.append(HotWindow(coverage=coverage, window=window, state_rows=rows, state_bytes=size_of))
     return found
 
 
@@ -223,7 +218,7 @@ def lateness_lines(found: Lateness) -> list[str]:
     lines = ["", "lateness (the last 30 days of runs)"]
     for stream in found.streams:
         share = stream.late / stream.accepted if stream.accepted else 0.0
-        reach = " ".join(f"{coverage:.0%} {_ahead(stream.behind.covering(coverage))}" for coverage in _COVERAGES)
+        reach = " ".join(f"{coverage:.0%} {_ahead(stream.behind, coverage)}" for coverage in _COVERAGES)
         lines.append(
             f"  {stream.stream:<24} {stream.late:,} of {stream.accepted:,} late ({share:.2%}); behind by at most: {reach}"
         )
@@ -235,7 +230,7 @@ def lateness_lines(found: Lateness) -> list[str]:
     lines.append(f"  hot window               {format_duration(found.hot_window)} covers {covers:.1%} of the attributed outcomes")
     for each in found.hot_windows:
         held = "" if each.state_rows is None else f", about {each.state_rows:,} state rows, {size(each.state_bytes or 0)}"
-        lines.append(f"    {each.coverage:.0%} would need          {_ahead(each.window)}{held}")
+        lines.append(f"    {each.coverage:.0%} would need          {_ahead(found.delays, each.coverage)}{held}")
     lines += ["", "event dates"]
     for day in found.dates:
         state = f"final since {iso(day.final_since)}" if day.final_since else "open"
@@ -255,5 +250,8 @@ def size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
-def _ahead(duration: timedelta | None) -> str:
-    return "more than the histogram tells" if duration is None else format_duration(duration)
+def _ahead(histogram: Histogram, coverage: float) -> str:
+    duration = histogram.covering(coverage)
+    if duration is not None:
+        return format_duration(duration)
+    return f"more than {format_duration(ENDS[-1])}" if histogram.total else "unknown yet"

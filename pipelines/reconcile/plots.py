@@ -16,6 +16,7 @@ from pipelines.observe.lateness import Lateness
 from pipelines.reconcile.diff import HourSummary
 
 _WIDTH, _HEIGHT = 330, 200
+_MOST_HOURS = 240
 _INK, _GRID = "#7a8591", "#7a859133"
 _FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
 
@@ -23,7 +24,7 @@ _FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
 def plots(hours: list[HourSummary], lateness: Lateness) -> list[tuple[str, str]]:
     """(What it shows, SVG) for each plot that there is data for."""
     drawn = [
-        ("Outcomes by hour of event time: bars are batch, points the table", _by_hour(hours)),
+        ("Outcomes by hour (or day) of event time: bars are batch, points the table", _by_hour(hours)),
         ("How far events come behind their stream (to the right of the line: late)", _behind(lateness)),
         ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
         ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
@@ -34,10 +35,16 @@ def plots(hours: list[HourSummary], lateness: Lateness) -> list[tuple[str, str]]
 def _by_hour(hours: list[HourSummary]) -> Any:
     if not hours:
         return None
-    frame = pd.DataFrame({"hour": f"{h.event_date} {h.hour:02d}h", "batch": h.batch_rows, "table": h.table_rows} for h in hours)
-    sparse = frame["hour"][:: max(1, len(frame) // 8)].tolist()
-    axis = alt.Axis(values=sparse, labelAngle=-45, title=None)
-    x = alt.X("hour:N", axis=axis, sort=None)
+    frame = pd.DataFrame(
+        {"hour": f"{h.event_date} {h.hour:02d}h", "day": str(h.event_date), "batch": h.batch_rows, "table": h.table_rows}
+        for h in hours
+    )
+    place = "hour"
+    if len(frame) > _MOST_HOURS:
+        place = "day"
+        frame = frame.groupby("day", as_index=False)[["batch", "table"]].sum().tail(_MOST_HOURS)
+    sparse = frame[place][:: max(1, len(frame) // 8)].tolist()
+    x = alt.X(f"{place}:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
     bars = alt.Chart(frame).mark_bar(color=_FIRST, opacity=0.6).encode(x=x, y=alt.Y("batch:Q", title="outcomes"))
     points = alt.Chart(frame).mark_circle(color=_SECOND, size=18, opacity=1).encode(x=x, y="table:Q")
     return alt.layer(bars, points)
@@ -91,6 +98,8 @@ def _coverage(lateness: Lateness) -> Any:
     if not lateness.delays.total:
         return None
     names = [n for n in _used([lateness.delays]) if n in NAMES[:-1]]
+    if not names:
+        return None
     ends = dict(zip(NAMES, ENDS, strict=False))
     frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(ends[name])} for name in names)
     x = alt.X("window:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="hot window")
@@ -103,7 +112,8 @@ def _rule(names: list[str], value: timedelta, where: Literal["middle", "end"]) -
     """A line in the middle or at the end of the last bucket that ends at or below `value`."""
     below = [name for name, end in zip(NAMES, ENDS, strict=False) if end <= value and name in names]
     place = pd.DataFrame({"at": [below[-1] if below else names[0]]})
-    position = 1.0 if where == "end" else 0.5
+    # All buckets lie beyond: the line stands before the first.
+    position = 0.0 if not below else 1.0 if where == "end" else 0.5
     return alt.Chart(place).mark_rule(color=_MARK, strokeDash=[4, 3]).encode(x=alt.X("at:N", sort=names, bandPosition=position))
 
 

@@ -133,11 +133,15 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
     ]
     if now.all:
         selected.append(unanswered(outcomes, attributed, streams))
-    if now.dropped > previous.dropped:
+    if now.dropped:
+        # As if they had come late: those newly dropped touch what was final, and all of them what becomes final.
         lost = _dropped_exposures(lake, now)
-        reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
-        reached = outcomes.where(reach).where(window.reached(outcome.event_time))
-        selected.append(touched_outcomes(reached, lost, streams, attribution))
+        recent = lost.where(window.newly(exposure.event_time, back=attribution))
+        selected.append(touched_outcomes(newly, recent, streams, attribution))
+        if now.dropped > previous.dropped:
+            reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
+            final = outcomes.where(reach).where(window.already(outcome.event_time))
+            selected.append(touched_outcomes(final, lost, streams, attribution))
     if window.previous is not None:
         # What landed since the last run at or below its horizon is late, whatever it says of itself: should the join ever have
         # dropped a row, it is here that it comes back.
@@ -165,8 +169,9 @@ def _dropped_exposures(lake: Lake, now: Settled) -> DataFrame:
     exposure = lake.streams.exposure
     parts = [lake.read(exposure.name, now.exposure_version).where(F.lit(False))]
     for entry in Ledger(lake).drops():
-        after = entry["detail"]["read_after"].get(exposure.name, -1)
-        through = min(entry["detail"]["read_through"].get(exposure.name, -1), now.exposure_version)
+        detail = entry["detail"] or {}  # of an earlier version: without the versions, so all of bronze may be concerned
+        after = detail.get("read_after", {}).get(exposure.name, -1)
+        through = min(detail.get("read_through", {}).get(exposure.name, now.exposure_version), now.exposure_version)
         if through > after and entry["watermark"] is not None:
             landed = lake.landed_between(exposure.name, after, through)
             parts.append(landed.where(F.col(exposure.event_time) <= at(entry["watermark"])))
