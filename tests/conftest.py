@@ -16,9 +16,14 @@ from tests.replay import Replay
 CONF = Path(__file__).parent.parent / "conf"
 
 
+# Hundreds of small plans over a handful of rows: compiling each costs more than running it. The tests that start whole processes,
+# and the demo, run generated code, as users do.
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = spark_session(SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="3g"))
+    session = spark_session(SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="3g", conf=INTERPRETED))
     yield session
     session.stop()
 
