@@ -43,7 +43,7 @@ def checkpoint_id(spark: SparkSession, path: str, *, recovers: bool) -> Checkpoi
 
 def read_whole(lake: Lake, checkpoint: str) -> dict[str, int]:
     """The last version of each bronze table that the checkpoint's finished micro-batches have read whole, from its offset log."""
-    batch = _last_finished(lake, checkpoint)
+    batch = _last(lake.spark, f"{checkpoint}/commits")
     if batch is None:
         return {}
     lines = lake.spark.read.text(f"{checkpoint}/offsets/{batch}").collect()
@@ -60,14 +60,25 @@ def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str,
     return version if lake.size(stream.name) == (0, 0) else -1  # a stream that has never spoken has no offset
 
 
+def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
+    """The next offset to read of each partition of the topic, after the checkpoint's finished micro-batches; none for a new one."""
+    batch = _last(spark, f"{checkpoint}/commits")
+    if batch is None:
+        return {}
+    lines = spark.read.text(f"{checkpoint}/offsets/{batch}").collect()
+    topics = [json.loads(line[0]) for line in lines if line[0].startswith("{")]
+    return {int(p): offset for found in topics if isinstance(found.get(topic), dict) for p, offset in found[topic].items()}
+
+
 def last_whole_version(offset: Mapping[str, int | bool]) -> int:
     """Of an offset of the Delta source: it names the version to read next, or the snapshot that is being read."""
     return -1 if offset.get("isStartingVersion") else int(offset["reservoirVersion"]) - 1
 
 
-def _last_finished(lake: Lake, checkpoint: str) -> int | None:
+def _last(spark: SparkSession, log: str) -> int | None:
+    """The greatest batch number of a log of a checkpoint."""
     try:
-        names = lake.spark.read.text(f"{checkpoint}/commits").select("_metadata.file_name").distinct().collect()
+        names = spark.read.text(log).select("_metadata.file_name").distinct().collect()
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -32,6 +33,28 @@ def partition_count(source: KafkaSource, where: str) -> int:
     if found.error is not None or not found.partitions:
         raise SourceError(f"{where}.topic: {source.topic} does not exist at {servers}; create it, or correct the name")
     return len(found.partitions)
+
+
+def check_continues(source: KafkaSource, where: str, consumed: Mapping[int, int], checkpoint: str) -> None:
+    """Raise SourceError where Kafka no longer has what comes next: `consumed` is the next offset to read of each partition."""
+    consumer = Consumer({**_settings(source, where), "group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False})
+    try:
+        for partition, ahead in sorted(consumed.items()):
+            first, end = consumer.get_watermark_offsets(TopicPartition(source.topic, partition), timeout=_TIMEOUT)
+            problem = None
+            if first > ahead:
+                problem = f"offsets {ahead} to {first - 1} are no longer in Kafka"
+            elif end < ahead:
+                problem = f"ends at offset {end}, but {ahead} records of it have been read: it was made anew"
+            if problem:
+                raise SourceError(
+                    f"{where}: topic {source.topic} partition {partition}: {problem}; bring them back, or delete {checkpoint} "
+                    "to go on with what Kafka has (what has landed does not land again)"
+                )
+    except KafkaException as error:
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
+    finally:
+        consumer.close()
 
 
 def create_topic(source: KafkaSource, where: str, partitions: int) -> None:

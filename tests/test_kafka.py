@@ -1,5 +1,6 @@
 """The whole way from a real Kafka broker: each record lands once, whatever happens to broker, query and checkpoint."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.errors import RejoinError, SourceError
+from pipelines.errors import SourceError
 from pipelines.generate.broker import Broker, local_broker
-from pipelines.kafka_client import partition_count
+from pipelines.kafka_client import create_topic, partition_count
+from pipelines.reconcile.door import Offsets
 from tests import oracle
 from tests.builders import play, shown
 from tests.kafka_replay import KafkaReplay
@@ -104,6 +106,25 @@ def test_from_topics_to_rows_with_poison_restarts_and_a_lost_checkpoint(kafka: C
     assert len(by_reason["oversize"]) > 2_000_000
 
 
+def test_offsets_that_are_missing_or_twice_are_found(kafka: Callable[..., KafkaReplay]) -> None:
+    pipeline = kafka()
+    pipeline.wave(day(0, 20)[0], [*day(0, 20)[1], "poison"])
+    pipeline.join()
+    pipeline.settle(everything=True)
+    clean = {door.stream: door.offsets for door in pipeline.reconcile().doors}
+    assert clean["impressions"] == clean["playbacks"] == Offsets(partitions=2)
+    table = pipeline.lake.identifier("impressions")
+    ours = [r["source_offset"] for r in pipeline.rows("impressions", "source_partition = 0")]
+    first, second, last = min(ours), min(ours) + 1, max(ours)
+    assert second < last
+    spark = pipeline.lake.spark
+    spark.sql(f"INSERT INTO {table} SELECT * FROM {table} WHERE source_partition = 0 AND source_offset = {first}")
+    spark.sql(f"DELETE FROM {table} WHERE source_partition = 0 AND source_offset = {second}")
+    found = pipeline.reconcile()
+    assert {door.stream: door.offsets for door in found.doors}["impressions"] == Offsets(partitions=2, missing=1, twice=1)
+    assert not found.agrees
+
+
 def test_a_broker_that_goes_away_and_comes_back(kafka: Callable[..., KafkaReplay], broker: Broker) -> None:
     pipeline = kafka()
     impressions, playbacks = day(0, 20)
@@ -140,5 +161,41 @@ def test_records_that_kafka_has_deleted_stop_the_query(kafka: Callable[..., Kafk
     admin = AdminClient({"bootstrap.servers": broker.servers})
     for future in admin.delete_records(gone).values():
         future.result(30)
-    with pytest.raises(RejoinError, match="playbacks"):
+    with pytest.raises(
+        SourceError, match=r"streams.playbacks.source: topic .* partition \d: offsets \d+ to \d+ are no longer in"
+    ):
         pipeline.ingest()
+    # The way on that the message names.
+    pipeline.lose_checkpoint("ingest-playbacks")
+    pipeline.ingest()
+    for partition, offsets in pipeline.offsets("playbacks").items():
+        assert len(set(offsets)) == len(offsets)
+        assert offsets[-1] == pipeline.ends("playbacks")[partition] - 1
+
+
+def test_a_topic_made_anew_stops_the_query_and_lands_after_all(kafka: Callable[..., KafkaReplay], broker: Broker) -> None:
+    from confluent_kafka.admin import AdminClient
+
+    pipeline = kafka()
+    impressions, playbacks = day(0, 20)
+    pipeline.wave(impressions, playbacks)
+    admin = AdminClient({"bootstrap.servers": broker.servers})
+    topic = pipeline.source("playbacks").topic
+    admin.delete_topics([topic])[topic].result(30)
+    wait_until_gone(admin, topic)
+    create_topic(pipeline.source("playbacks"), "playbacks", 2)
+    more = day(20, 6)[1]
+    pipeline.send("playbacks", more)
+    with pytest.raises(SourceError, match="it was made anew"):
+        pipeline.ingest()
+    pipeline.lose_checkpoint("ingest-playbacks")
+    pipeline.ingest()
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == oracle.attribute(playbacks + more, impressions, window=WINDOW)
+
+
+def wait_until_gone(admin: Any, topic: str) -> None:
+    deadline = time.monotonic() + 30
+    while topic in admin.list_topics(timeout=10).topics:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

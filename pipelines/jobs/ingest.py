@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipelines.checkpoints import checkpoint_id
-from pipelines.config import Config
+from pipelines.checkpoints import checkpoint_id, kafka_offsets
+from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
 from pipelines.events import EventStream
 from pipelines.ingest.door import Door
@@ -14,6 +14,7 @@ from pipelines.ingest.parse import ParseRules, parse
 from pipelines.ingest.sources import read_stream
 from pipelines.instants import to_micros
 from pipelines.jobs.driving import triggered, wait
+from pipelines.kafka_client import check_continues
 from pipelines.lake import Lake
 
 
@@ -43,7 +44,10 @@ def _start(lake: Lake, config: Config, stream: EventStream, *, once: bool) -> tu
     location = lake.checkpoint(f"ingest-{stream.name}")
     identity = checkpoint_id(lake.spark, location, recovers=lake.version(stream.name) > 1)
     source = config.streams[stream.name].source
-    raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source")
+    where = f"streams.{stream.name}.source"
+    raw = read_stream(lake.spark, source, config.trigger, where)
+    if isinstance(source, KafkaSource):
+        check_continues(source, where, kafka_offsets(lake.spark, location, source.topic), location)
     rules = ParseRules(
         max_event_bytes=config.ingest.max_event_bytes,
         max_future_skew_us=micros(config.join.max_future_skew),

@@ -11,7 +11,7 @@ from pipelines.lake import Lake
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
-    """Rows and files of one stream in bronze as pinned."""
+    """Rows and files of one stream in bronze as pinned; and, of a stream from Kafka, what all its offsets say."""
 
     stream: str
     accepted: int
@@ -19,11 +19,23 @@ class StreamDoor:
     files: int
     files_ingested_twice: int
     quarantined: dict[str, int]
+    offsets: "Offsets"
 
     @property
     def quarantine_rate(self) -> float:
         rejected = sum(self.quarantined.values())
         return rejected / (self.accepted + rejected) if rejected else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offsets:
+    """Kafka partitions that a stream has come from; offsets between their first and last that have landed neither in bronze nor
+    in quarantine; offsets that have landed more than once. A transaction's markers take offsets too: topics written in
+    transactions show them as missing."""
+
+    partitions: int = 0
+    missing: int = 0
+    twice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +52,8 @@ class Account:
         return self.landed == self.attributed + self.pending
 
 
-def stream_door(lake: Lake, stream: str, bronze: DataFrame) -> StreamDoor:
-    """What bronze (pinned, in the dates asked for) and quarantine hold of a stream."""
+def stream_door(lake: Lake, stream: str, bronze: DataFrame, *, from_kafka: bool) -> StreamDoor:
+    """What bronze (pinned, in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
     # A file is one commit's: rows of one file with two ingest times are of a file that was ingested twice.
     files = bronze.where("source_partition IS NULL").groupBy("source").agg(F.count_distinct("ingest_time").alias("times"))
     totals = bronze.agg(F.count("*"), F.count_if(F.col("late"))).collect()[0]
@@ -54,7 +66,28 @@ def stream_door(lake: Lake, stream: str, bronze: DataFrame) -> StreamDoor:
         files=seen[0],
         files_ingested_twice=seen[1],
         quarantined={row["reason"]: row["count"] for row in reasons},
+        offsets=_offsets(lake, stream) if from_kafka else Offsets(),
     )
+
+
+def _offsets(lake: Lake, stream: str) -> Offsets:
+    # Bronze at one version, and quarantine after it: a micro-batch writes quarantine first, so up to the last offset in bronze
+    # all is there that ever will be.
+    bronze = lake.read(stream, lake.version(stream))
+    quarantine = lake.read("quarantine").where(F.col("stream") == stream)
+    place = ("source", "source_partition")
+    reach = bronze.groupBy(*place).agg(F.max("source_offset").alias("__reach"))
+    landed = bronze.select(*place, "source_offset").unionByName(quarantine.select(*place, "source_offset"))
+    judged = landed.join(F.broadcast(reach), list(place), how="inner").where(F.col("source_offset") <= F.col("__reach"))
+    each = judged.groupBy(*place).agg(
+        (F.max("source_offset") - F.min("source_offset") + 1).alias("span"),
+        F.count("*").alias("rows"),
+        F.count_distinct("source_offset").alias("different"),
+    )
+    partitions, missing, twice = each.agg(
+        F.count("*"), F.sum(F.col("span") - F.col("different")), F.sum(F.col("rows") - F.col("different"))
+    ).collect()[0]
+    return Offsets(partitions=partitions, missing=missing or 0, twice=twice or 0)
 
 
 def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> Account:

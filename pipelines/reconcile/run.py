@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
-from pipelines.config import Config
+from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
@@ -202,8 +202,13 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
         F.col("first") & F.col("stream_row.exposure_time").isNull() & F.col("stream_row").isNotNull()
     ).count()
     doors = [
-        stream_door(lake, outcome.name, bronze_outcomes.where(span.holds(F.col("event_date")))),
-        stream_door(lake, exposure.name, bronze_exposures.where(span.holds(F.col("event_date")))),
+        stream_door(
+            lake,
+            stream.name,
+            bronze.where(span.holds(F.col("event_date"))),
+            from_kafka=isinstance(config.streams[stream.name].source, KafkaSource),
+        )
+        for stream, bronze in ((outcome, bronze_outcomes), (exposure, bronze_exposures))
     ]
     return _Comparison(pins=pins, compared=compared, hours=hours, account=books, doors=doors, unattributed=unattributed)
 
@@ -257,6 +262,8 @@ def _summary(run: Reconciliation) -> dict[str, float]:
         "differences": run.differences,
         "quarantine_rate": max(door.quarantine_rate for door in run.doors),
         "files_ingested_twice": sum(door.files_ingested_twice for door in run.doors),
+        "offsets_missing": sum(door.offsets.missing for door in run.doors),
+        "offsets_ingested_twice": sum(door.offsets.twice for door in run.doors),
     }
 
 
@@ -270,6 +277,8 @@ def _bounds(config: Config) -> list[Bound]:
         Bound(column="differences", greatest=tolerances.max_differences),
         Bound(column="unbalanced", greatest=tolerances.max_differences),
         Bound(column="files_ingested_twice", greatest=0),
+        Bound(column="offsets_missing", greatest=0),
+        Bound(column="offsets_ingested_twice", greatest=0),
     ]
     if rate.warn is not None:
         bounds.append(Bound(column="quarantine_rate", greatest=rate.warn, severity="warning"))
