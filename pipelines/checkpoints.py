@@ -61,7 +61,7 @@ def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str,
 
 
 def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
-    """The next offset to read of each partition of the topic, after the checkpoint's finished micro-batches; none for a new one."""
+    """The next offset to read of each partition of the topic after the finished micro-batches; none for a new checkpoint."""
     batch = _last(spark, f"{checkpoint}/commits")
     if batch is None:
         return {}
