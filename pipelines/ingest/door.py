@@ -190,6 +190,12 @@ def _payload() -> Column:
     return F.when(F.is_valid_utf8(value), value).otherwise(F.base64(value.cast("binary")))
 
 
+def _origin(batch_id: int) -> list[Column]:
+    """Where a row came from, and when: the same columns in bronze and in quarantine."""
+    names = ("ingest_time", "source", "source_partition", "source_offset", "source_time")
+    return [*(F.col(f"__raw.{name}").alias(name) for name in names), F.lit(batch_id).cast("bigint").alias("ingest_batch")]
+
+
 def is_late(event_time: Column, watermark: int | None) -> Column:
     """Late means at or before the watermark; nothing is late before the first commit."""
     return F.lit(False) if watermark is None else event_time <= at(watermark)
@@ -201,12 +207,7 @@ def accepted(parsed: DataFrame, stream: EventStream, watermark: int | None, batc
     own = [F.col("__event").getField(f.name).alias(f.name) for f in stream.schema]
     rows = parsed.where(F.col("__reason").isNull()).select(
         *own,
-        F.col("__raw.ingest_time").alias("ingest_time"),
-        F.lit(batch_id).cast("bigint").alias("ingest_batch"),
-        F.col("__raw.source").alias("source"),
-        F.col("__raw.source_partition").alias("source_partition"),
-        F.col("__raw.source_offset").alias("source_offset"),
-        F.col("__raw.source_time").alias("source_time"),
+        *_origin(batch_id),
         F.col("__rescued").alias("rescued"),
     )
     door = F.lit(None).cast("timestamp") if watermark is None else at(watermark)
@@ -224,12 +225,7 @@ def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFr
             F.col("__reason").alias("reason"),
             F.col("__detail").alias("detail"),
             _payload().alias("payload"),
-            F.col("__raw.ingest_time").alias("ingest_time"),
-            F.lit(batch_id).cast("bigint").alias("ingest_batch"),
-            F.col("__raw.source").alias("source"),
-            F.col("__raw.source_partition").alias("source_partition"),
-            F.col("__raw.source_offset").alias("source_offset"),
-            F.col("__raw.source_time").alias("source_time"),
+            *_origin(batch_id),
             F.to_date("__raw.ingest_time").alias("ingest_date"),
         )
         .select(*QUARANTINE_SCHEMA.names)
