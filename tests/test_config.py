@@ -51,7 +51,7 @@ MISTAKES = [
         "streams.playbacks.source.format: Input should be one of 'files', 'kafka', not carrier",
     ),
     ("streams.playbacks.source={format: kafka}", "streams.playbacks.source.bootstrap_servers: missing"),
-    ("streams.playbacks.source.topic=plays", "streams.playbacks.source.topic: unknown key; did you mean path"),
+    ("streams.playbacks.source.topic=plays", "streams.playbacks.source.topic: unknown key; allowed: format, path"),
     (
         "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, options: {group.id: x}}",
         "streams.playbacks.source.options.group.id: not an option that is passed on",

@@ -116,7 +116,7 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
     page = to_html(report)
     assert "1 of 9 outcomes differ" in page
     assert "<b>bad</b>" not in page
-    assert "http" not in page
+    assert "http" not in page.replace("http://www.w3.org/", ""), "but for the names of SVG's namespaces, which nobody fetches"
     history = pipeline.rows("reconciliations")
     assert [row["verdict"] for row in history] == ["differs"]
     assert [row["columns"] for row in pipeline.rows("reconciliation_diffs")] == ["device"]
