@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.checkpoints import checkpoint_id, kafka_offsets
 from pipelines.config import Config, KafkaSource
@@ -35,12 +36,21 @@ class IngestLane:
 
 def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
     lake.ensure(*(stream.name for stream in lake.streams.both), "quarantine", "ledger", "heartbeats")
-    started = [_start(lake, config, stream, once=once) for stream in lake.streams.both]
-    watch = IdleWatch(lake=lake, config=config, doors=[door for door, _ in started])
-    return IngestLane(queries=[query for _, query in started], watch=watch)
+    # All sources are opened, and found in order, before any query runs.
+    prepared = [_prepare(lake, config, stream) for stream in lake.streams.both]
+    queries: list[StreamingQuery] = []
+    try:
+        for _, writer in prepared:
+            queries.append(triggered(writer, config, once=once).start())
+    except BaseException:
+        for query in queries:
+            query.stop()
+        raise
+    watch = IdleWatch(lake=lake, config=config, doors=[door for door, _ in prepared])
+    return IngestLane(queries=queries, watch=watch)
 
 
-def _start(lake: Lake, config: Config, stream: EventStream, *, once: bool) -> tuple[Door, StreamingQuery]:
+def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, DataStreamWriter]:
     location = lake.checkpoint(f"ingest-{stream.name}")
     identity = checkpoint_id(lake.spark, location, recovers=lake.version(stream.name) > 1)
     source = config.streams[stream.name].source
@@ -60,4 +70,4 @@ def _start(lake: Lake, config: Config, stream: EventStream, *, once: bool) -> tu
         .option("checkpointLocation", location)
         .foreachBatch(door)
     )
-    return door, triggered(writer, config, once=once).start()
+    return door, writer
