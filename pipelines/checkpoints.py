@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
@@ -43,11 +44,9 @@ def checkpoint_id(spark: SparkSession, path: str, *, recovers: bool) -> Checkpoi
 
 def read_whole(lake: Lake, checkpoint: str) -> dict[str, int]:
     """The last version of each bronze table that the checkpoint's finished micro-batches have read whole, from its offset log."""
-    batch = _last(lake.spark, f"{checkpoint}/commits")
-    if batch is None:
+    offsets = _finished_offsets(lake.spark, checkpoint)
+    if not offsets:
         return {}
-    lines = lake.spark.read.text(f"{checkpoint}/offsets/{batch}").collect()
-    offsets = [json.loads(line[0]) for line in lines if line[0].startswith("{")]
     by_table = {offset["reservoirId"]: offset for offset in offsets if "reservoirId" in offset}
     return {stream.name: _read_of(lake, stream, by_table) for stream in lake.streams.both}
 
@@ -62,12 +61,8 @@ def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str,
 
 def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
     """The next offset to read of each partition of the topic after the finished micro-batches; none for a new checkpoint."""
-    batch = _last(spark, f"{checkpoint}/commits")
-    if batch is None:
-        return {}
-    lines = spark.read.text(f"{checkpoint}/offsets/{batch}").collect()
-    topics = [json.loads(line[0]) for line in lines if line[0].startswith("{")]
-    return {int(p): offset for found in topics if isinstance(found.get(topic), dict) for p, offset in found[topic].items()}
+    topics = [line[topic] for line in _finished_offsets(spark, checkpoint) if isinstance(line.get(topic), dict)]
+    return {int(partition): offset for found in topics for partition, offset in found.items()}
 
 
 def last_whole_version(offset: Mapping[str, int | bool]) -> int:
@@ -75,12 +70,16 @@ def last_whole_version(offset: Mapping[str, int | bool]) -> int:
     return -1 if offset.get("isStartingVersion") else int(offset["reservoirVersion"]) - 1
 
 
-def _last(spark: SparkSession, log: str) -> int | None:
-    """The greatest batch number of a log of a checkpoint."""
+def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, Any]]:
+    """What the offset log has of the last finished micro-batch: settings, then each source's offset; none before the first."""
     try:
-        names = spark.read.text(log).select("_metadata.file_name").distinct().collect()
+        names = spark.read.text(f"{checkpoint}/commits").select("_metadata.file_name").distinct().collect()
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-        return None
-    return max((int(row[0]) for row in names if row[0].isdigit()), default=None)
+        return []
+    batches = [int(row[0]) for row in names if row[0].isdigit()]
+    if not batches:
+        return []
+    lines = spark.read.text(f"{checkpoint}/offsets/{max(batches)}").collect()
+    return [json.loads(line[0]) for line in lines if line[0].startswith("{")]

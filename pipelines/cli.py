@@ -70,6 +70,7 @@ def demo(
     from pipelines.generate.broker import local_broker
     from pipelines.jobs.demo import clear, run_demo
 
+    _configuration(conf, sets)  # a mistake in it must not cost the earlier demo
     clear(directory)
     with local_broker(directory / "broker") if kafka else nullcontext() as broker:
         overrides = _demo_overrides(directory, conf, broker.servers if broker else None)

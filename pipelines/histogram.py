@@ -20,6 +20,7 @@ _WRITTEN = """0 1s 2s 5s 10s 20s 30s 1m 2m 3m 5m 10m 15m 20m 30m 45m
 ENDS = tuple(parse_duration(text) for text in _WRITTEN.split())
 MORE = "more"
 NAMES = (*(format_duration(end) for end in ENDS), MORE)
+END_OF = dict(zip(NAMES, ENDS, strict=False))
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Histogram:
 
     def share_within(self, duration: timedelta) -> float:
         """At least this share lies at or below `duration`: whole buckets are counted. 0 where there is nothing."""
-        held = [name for name, end in zip(NAMES, ENDS, strict=False) if end <= duration]
-        return sum(self.counts.get(name, 0) for name in held) / self.total if self.total else 0.0
+        held = sum(self.counts.get(name, 0) for name, end in END_OF.items() if end <= duration)
+        return held / self.total if self.total else 0.0
 
     def covering(self, share: float) -> timedelta | None:
         """The shortest end of a bucket with `share` or more at or below it; None where no bucket's end reaches that far."""

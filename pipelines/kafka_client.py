@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -15,6 +15,11 @@ from pipelines.errors import SourceError
 from pipelines.references import resolve
 
 _TIMEOUT = 15.0
+
+# librdkafka prints each of its many attempts; what matters comes as an exception.
+_QUIET = logging.getLogger("pipelines.librdkafka")
+_QUIET.addHandler(logging.NullHandler())
+_QUIET.propagate = False
 
 
 def client_options(source: KafkaSource, where: str) -> dict[str, str]:
@@ -40,7 +45,10 @@ def check_continues(source: KafkaSource, where: str, consumed: Mapping[int, int]
     consumer = Consumer({**_settings(source, where), "group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False})
     try:
         for partition, ahead in sorted(consumed.items()):
-            first, end = consumer.get_watermark_offsets(TopicPartition(source.topic, partition), timeout=_TIMEOUT)
+            held = consumer.get_watermark_offsets(TopicPartition(source.topic, partition), timeout=_TIMEOUT)
+            if held is None:
+                raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
+            first, end = held
             problem = None
             if first > ahead:
                 problem = f"offsets {ahead} to {first - 1} are no longer in Kafka"
@@ -73,7 +81,6 @@ def produce(
     records: Iterable[tuple[str | bytes | None, str | bytes | None]],
     *,
     per_second: float | None = None,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send (key, value) pairs, batched, at most `per_second` (None: as fast as the broker takes them); how many. All are
     acknowledged when this returns. Raises SourceError."""
@@ -96,7 +103,6 @@ def produce(
         sent += 1
         if sent % 1000 == 0:
             producer.poll(0)
-            progress(sent)
         if per_second is not None:
             ahead = sent / per_second - (time.monotonic() - began)
             if ahead > 0.01:
@@ -106,16 +112,11 @@ def produce(
         raise SourceError(
             f"{where}: {left or len(failed)} records were not acknowledged by Kafka ({failed[0] if failed else 'timeout'})"
         )
-    progress(sent)
     return sent
 
 
 def _settings(source: KafkaSource, where: str) -> dict[str, Any]:
-    # librdkafka prints each of its many attempts; what matters comes as an exception.
-    quiet = logging.getLogger("pipelines.librdkafka")
-    quiet.addHandler(logging.NullHandler())
-    quiet.propagate = False
-    return {**client_options(source, where), "logger": quiet}
+    return {**client_options(source, where), "logger": _QUIET}
 
 
 def _reason(error: KafkaException) -> str:

@@ -1,17 +1,16 @@
 """Demo: a generated day arrives in waves; every stage runs after each; the night proves the result."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.config import Config
+from pipelines.config import Config, KafkaSource
 from pipelines.errors import RejoinError
 from pipelines.generate.files import Wave, waves
 from pipelines.generate.model import DayModel, generate_day
@@ -35,13 +34,14 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
         task = progress.add_task(f"generating {day}", total=count * 3 + 2)
         cut = list(waves(generate_day(model, config), count))
+        targets = targets_of(config)
         lines = {name: sum(len(wave.lines[name]) for wave in cut) for name in config.streams}
 
         def step(description: str) -> None:
             progress.update(task, description=description, advance=1)
 
         for wave in cut:
-            _one_wave(lake, config, wave, len(cut), step)
+            _one_wave(lake, config, wave, len(cut), targets, step)
         step("settling all that is pending")
         settle(lake, config, everything=True)
         step("reconciling with an independent batch computation")
@@ -51,9 +51,11 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
     return 0 if result.agrees else 1
 
 
-def _one_wave(lake: Lake, config: Config, wave: Wave, of: int, step: Callable[[str], None]) -> None:
+def _one_wave(
+    lake: Lake, config: Config, wave: Wave, of: int, targets: Mapping[str, Path | KafkaSource], step: Callable[[str], None]
+) -> None:
     here = f"wave {wave.number + 1} of {of}"
-    deliver(config, wave, targets_of(config))
+    deliver(config, wave, targets)
     step(f"{here}: ingest")
     ingest(lake, config, once=True)
     step(f"{here}: join")
@@ -78,7 +80,6 @@ def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int]
     attributed = lake.read(lake.attributed)
     lanes = {row[0]: row[1] for row in attributed.groupBy("attributed_by").count().collect()}
     ledger = lake.read("ledger").agg(F.max("state_rows"), F.sum("rows_dropped_by_watermark")).collect()[0]
-    causes = _causes(lake)
     reasons: dict[str, int] = {}
     for door in run.doors:
         for reason, number in door.quarantined.items():
@@ -94,7 +95,7 @@ def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int]
     grid.add_row("attributed", f"{rows - run.unattributed:,} to the {exposure} that led to them")
     grid.add_row("unattributed", f"{run.unattributed:,} with none within {config.join.attribution_window}")
     grid.add_row("answered by", ", ".join(f"{lane} {number:,}" for lane, number in sorted(lanes.items())))
-    grid.add_row("settled from the lake", ", ".join(f"{cause} {number:,}" for cause, number in sorted(causes.items())) or "none")
+    grid.add_row("settled from the lake", ", ".join(f"{c.cause} {c.looked_up:,}" for c in run.lateness.causes) or "none")
     grid.add_row("quarantined", ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items())) or "none")
     grid.add_row("state rows at peak", f"{ledger[0] or 0:,} (of {sum(d.accepted for d in run.doors):,} events)")
     grid.add_row("dropped by watermark", f"{ledger[1] or 0:,}")
@@ -102,9 +103,3 @@ def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int]
     grid.add_row("reconciliation", f"[{'green' if run.agrees else 'red'}]{verdict}[/]")
     console.print(grid)
     console.print(f"report: {page}", soft_wrap=True)
-
-
-def _causes(lake: Lake) -> dict[str, Any]:
-    entries = lake.read("ledger").where("query = 'settle'")
-    parsed = entries.select(F.explode(F.from_json(F.get_json_object("detail", "$.causes"), "map<string,bigint>")))
-    return {row[0]: row[1] for row in parsed.groupBy("key").agg(F.sum("value")).collect()}

@@ -1,7 +1,7 @@
 """Generate: a day of events into landing files, or into Kafka topics, as the streams are configured."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def targets_of(config: Config, out: Path | None = None) -> dict[str, Path | Kafk
 def deliver(
     config: Config,
     wave: Wave,
-    targets: dict[str, Path | KafkaSource],
+    targets: Mapping[str, Path | KafkaSource],
     *,
     compress: bool = False,
     per_second: float | None = None,

@@ -38,9 +38,9 @@ def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) ->
 
 def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
     """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
+    _prepare(lake)
     whole = False
     while not whole:
-        _prepare(lake)
         reading = _plan(lake, config, once=True)
         lane = _start(lake, config, reading, once=True, since=since)
         lane.run()

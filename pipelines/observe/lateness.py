@@ -80,7 +80,6 @@ class Lateness:
     causes: list[Cause]
     delays: Histogram
     hot_window: timedelta
-    attribution_window: timedelta
     watermark_delay: timedelta
     hot_windows: list[HotWindow]
     dates: list[DateFinality]
@@ -114,7 +113,6 @@ def read_lateness(lake: Lake, config: Config) -> Lateness:
         causes=_causes(settles),
         delays=delays,
         hot_window=config.join.hot_window,
-        attribution_window=config.join.attribution_window,
         watermark_delay=config.join.watermark_delay,
         hot_windows=_hot_windows(recent, delays, config),
         dates=_dates(lake, settles),

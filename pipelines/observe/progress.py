@@ -68,10 +68,9 @@ class ProgressReader:
 
 
 def _alarm(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    """What settle needs to make good for rows that a micro-batch has dropped: the versions that it has read (exclusive start)."""
+    """What settle needs to make good for rows that a micro-batch has dropped: the versions that had been read before it."""
     began = {_table(s): last_whole_version(s["startOffset"]) if s.get("startOffset") else -1 for s in sources}
-    ended = {_table(s): int(s["endOffset"]["reservoirVersion"]) for s in sources if s.get("endOffset")}
-    return {"alarm": "rows dropped by watermark", "read_after": began, "read_through": ended}
+    return {"alarm": "rows dropped by watermark", "read_after": began}
 
 
 def _as_dict(progress: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from pipelines.histogram import ENDS, NAMES, Histogram
+from pipelines.histogram import END_OF, NAMES, Histogram
 from pipelines.observe.lateness import Lateness
 from pipelines.reconcile.diff import HourSummary
 
@@ -97,11 +97,10 @@ def _causes(lateness: Lateness) -> Any:
 def _coverage(lateness: Lateness) -> Any:
     if not lateness.delays.total:
         return None
-    names = [n for n in _used([lateness.delays]) if n in NAMES[:-1]]
+    names = [n for n in _used([lateness.delays]) if n in END_OF]
     if not names:
         return None
-    ends = dict(zip(NAMES, ENDS, strict=False))
-    frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(ends[name])} for name in names)
+    frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(END_OF[name])} for name in names)
     x = alt.X("window:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="hot window")
     y = alt.Y("covered:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5), title=None)
     line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
@@ -110,7 +109,7 @@ def _coverage(lateness: Lateness) -> Any:
 
 def _rule(names: list[str], value: timedelta, where: Literal["middle", "end"]) -> Any:
     """A line in the middle or at the end of the last bucket that ends at or below `value`."""
-    below = [name for name, end in zip(NAMES, ENDS, strict=False) if end <= value and name in names]
+    below = [name for name, end in END_OF.items() if end <= value and name in names]
     place = pd.DataFrame({"at": [below[-1] if below else names[0]]})
     # All buckets lie beyond: the line stands before the first.
     position = 0.0 if not below else 1.0 if where == "end" else 0.5

@@ -1,7 +1,6 @@
 """What a run of settle tells of itself in the ledger: what it looked up and why, what changed, what became final."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -22,9 +21,6 @@ class Looked:
     changed: dict[str, int] = field(default_factory=dict)
     after_final: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def as_detail(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
@@ -34,9 +30,6 @@ class Final:
     unattributed: int = 0
     settled: int = 0
     delays: dict[str, int] = field(default_factory=dict)
-
-    def as_detail(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def looked_up(selected: DataFrame, attributed: DataFrame, streams: Streams, stamp: int, previous: int | None) -> Looked:

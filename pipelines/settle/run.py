@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
+from pipelines.durations import micros
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
@@ -107,8 +108,8 @@ def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: Sink
             "attributed_version": lake.version(lake.attributed),
             "inserted": written.inserted,
             "updated": written.updated,
-            **looked.as_detail(),
-            "final": final.as_detail(),
+            **asdict(looked),
+            "final": asdict(final),
         },
     )
 
@@ -135,10 +136,12 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         selected.append(unanswered(outcomes, attributed, streams))
     if now.dropped:
         # As if they had come late: those newly dropped touch what was final, and all of them what becomes final.
-        lost = _dropped_exposures(lake, now)
+        fresh = now.dropped > previous.dropped
+        settled_before = None if fresh or previous.horizon is None else previous.horizon - micros(attribution)
+        lost = _dropped_exposures(lake, now, settled_before)
         recent = lost.where(window.newly(exposure.event_time, back=attribution))
         selected.append(touched_outcomes(newly, recent, streams, attribution))
-        if now.dropped > previous.dropped:
+        if fresh:
             reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
             final = outcomes.where(reach).where(window.already(outcome.event_time))
             selected.append(touched_outcomes(final, lost, streams, attribution))
@@ -161,20 +164,22 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
     return reduce(DataFrame.unionByName, selected)
 
 
-def _dropped_exposures(lake: Lake, now: Settled) -> DataFrame:
-    """All exposures that the join may have dropped: those that its alarms' micro-batches read at or below their watermark.
+def _dropped_exposures(lake: Lake, now: Settled, since: int | None) -> DataFrame:
+    """The exposures that the join may have dropped: those at or below the watermark of a micro-batch with an alarm, landed after
+    what it had read before. Alarms whose watermark is at or below `since` (microseconds) count no more.
 
     Never to happen; made good all the same, as if they had come late.
     """
     exposure = lake.streams.exposure
     parts = [lake.read(exposure.name, now.exposure_version).where(F.lit(False))]
     for entry in Ledger(lake).drops():
-        detail = entry["detail"] or {}  # of an earlier version: without the versions, so all of bronze may be concerned
-        after = detail.get("read_after", {}).get(exposure.name, -1)
-        through = min(detail.get("read_through", {}).get(exposure.name, now.exposure_version), now.exposure_version)
-        if through > after and entry["watermark"] is not None:
-            landed = lake.landed_between(exposure.name, after, through)
-            parts.append(landed.where(F.col(exposure.event_time) <= at(entry["watermark"])))
+        watermark = entry["watermark"]
+        if watermark is None or (since is not None and watermark <= since):
+            continue
+        # An entry of an earlier version does not tell what was read, so all of bronze may be concerned.
+        after = (entry["detail"] or {}).get("read_after", {}).get(exposure.name, -1)
+        landed = lake.landed_between(exposure.name, after, now.exposure_version)
+        parts.append(landed.where(F.col(exposure.event_time) <= at(watermark)))
     return reduce(DataFrame.unionByName, parts)
 
 
