@@ -1,6 +1,6 @@
 """What a stream of events is to the rest of the code: names, schema, identity, time, partitions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import cast
 
@@ -114,11 +114,15 @@ class EventStream:
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """The two streams of one join, and the columns that it carries from exposure to outcome."""
+    """The two streams of one join, and the columns that it carries from exposure to outcome.
+
+    `withheld` are carried columns that stay null: of outcomes from before they were carried (`pipelines.inforce`).
+    """
 
     exposure: EventStream
     outcome: EventStream
     carry: tuple[str, ...]
+    withheld: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: Config) -> "Streams":
@@ -175,8 +179,20 @@ class Streams:
         return [
             F.col(self.exposure.id).alias("exposure_id"),
             F.col(self.exposure.event_time).alias("exposure_time"),
-            *(F.col(c).alias(f"exposure_{c}") for c in self.carry),
+            *(self._carried(c).alias(f"exposure_{c}") for c in self.carry),
         ]
+
+    def _carried(self, name: str) -> Column:
+        return F.lit(None).cast(self.exposure.schema[name].dataType) if name in self.withheld else F.col(name)
+
+    def under(self, keys: tuple[str, ...], carry: tuple[str, ...]) -> "Streams":
+        """The same streams, matched by these keys, with these columns carried of those that the result has."""
+        return replace(
+            self,
+            exposure=replace(self.exposure, keys=keys),
+            outcome=replace(self.outcome, keys=keys),
+            withheld=frozenset(self.carry) - frozenset(carry),
+        )
 
 
 def _sorted_keys(value: str, kind: DataType) -> str:

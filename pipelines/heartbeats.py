@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pyspark.sql import functions as F
 
 from pipelines.instants import now_us
-from pipelines.lake import HEARTBEATS_SCHEMA, Lake
+from pipelines.lake import Lake
+from pipelines.schemas import HEARTBEATS_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,10 @@
-"""The Delta tables of one lake: their names, creation, constraints, and how to read them (DESIGN section 5).
+"""The Delta tables of one lake: their names, creation, and how to read and write them.
 
-Nothing here decides what a row means; it is the I/O edge for tables. Every table is created on first use, and one that
-exists with other columns than this configuration needs is refused.
+Nothing here decides what a row means; it is the I/O edge for tables. Every table is created on first use; one that exists with
+other columns than this configuration needs is altered where `pipelines.evolution` says how, and refused otherwise.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,110 +12,19 @@ from pathlib import Path
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    DateType,
-    IntegerType,
-    LongType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
+from pyspark.sql.types import StructType, TimestampType
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipelines.config import Config
 from pipelines.errors import LakeError
 from pipelines.events import EventStream, Streams
+from pipelines.evolution import alterations
 from pipelines.references import resolve
+from pipelines.schemas import TableSpec, table_specs
 
-QUARANTINE_SCHEMA = StructType(
-    [
-        StructField("stream", StringType(), False),
-        StructField("reason", StringType(), False),
-        StructField("detail", StringType()),
-        StructField("payload", StringType()),
-        StructField("ingest_time", TimestampType(), False),
-        StructField("ingest_batch", LongType(), False),
-        StructField("source", StringType()),
-        StructField("source_partition", IntegerType()),
-        StructField("source_offset", LongType()),
-        StructField("source_time", TimestampType()),
-        StructField("ingest_date", DateType(), False),
-    ]
-)
-
-LEDGER_SCHEMA = StructType(
-    [
-        StructField("run_date", DateType(), False),
-        StructField("query", StringType(), False),
-        StructField("run_id", StringType(), False),
-        StructField("batch", LongType()),
-        StructField("started_at", TimestampType()),
-        StructField("finished_at", TimestampType(), False),
-        StructField("consumed", StringType()),
-        StructField("rows_in", LongType()),
-        StructField("rows_out", LongType()),
-        StructField("rows_late", LongType()),
-        StructField("rows_quarantined", LongType()),
-        StructField("rows_dropped_by_watermark", LongType()),
-        StructField("watermark", TimestampType()),
-        StructField("horizon", TimestampType()),
-        StructField("state_rows", LongType()),
-        StructField("state_bytes", LongType()),
-        StructField("durations_ms", StringType()),
-        StructField("detail", StringType()),
-    ]
-)
-
-HEARTBEATS_SCHEMA = StructType(
-    [
-        StructField("stream", StringType(), False),
-        StructField("kind", StringType(), False),
-        StructField("event_time", TimestampType(), False),
-        StructField("bronze_version", LongType(), False),
-        StructField("created_at", TimestampType(), False),
-    ]
-)
-
-RECONCILIATIONS_SCHEMA = StructType(
-    [
-        StructField("run_date", DateType(), False),
-        StructField("run_id", StringType(), False),
-        StructField("started_at", TimestampType(), False),
-        StructField("finished_at", TimestampType(), False),
-        StructField("from_date", DateType()),
-        StructField("to_date", DateType()),
-        StructField("verdict", StringType(), False),
-        StructField("repaired", LongType()),
-        StructField("report", StringType()),
-        StructField("summary", StringType(), False),
-    ]
-)
-
-DIFFS_SCHEMA = StructType(
-    [
-        StructField("run_date", DateType(), False),
-        StructField("run_id", StringType(), False),
-        StructField("class", StringType(), False),
-        StructField("outcome_id", StringType()),
-        StructField("event_time", TimestampType()),
-        StructField("columns", StringType()),
-        StructField("stream_row", StringType()),
-        StructField("batch_row", StringType()),
-    ]
-)
-
+# How far the clocks of two drivers may differ before it costs a look at more rows.
+_CLOCK_SLACK_US = 600_000_000
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
-# Columns that tables made by an earlier version may lack.
-_ADDED_SINCE = ("source_time",)
-LANES = ("join", "settle", "repair")
-
-
-@dataclass(frozen=True)
-class _Table:
-    schema: StructType
-    partitions: tuple[str, ...] = ()
-    properties: tuple[tuple[str, str], ...] = ()
-    checks: tuple[tuple[str, str], ...] = ()
 
 
 class Lake:
@@ -165,17 +73,38 @@ class Lake:
     # Creation ----------------------------------------------------------------------------------------------------------
 
     def ensure(self, *tables: str) -> None:
-        """Create the tables that are not there; refuse (LakeError) those with other columns than needed."""
+        """Create the tables that are not there, and alter those that need it. Raises LakeError, before any is touched, where one
+        has columns that cannot become what this configuration needs."""
+        fresh, changes = [], []
         for table in tables:
             if table in self._ensured:
                 continue
-            spec = self._spec(table)
             columns = self._columns(table)
             if columns is None:
-                self._create(table, spec)
+                fresh.append(table)
             else:
-                _require_columns(table, spec.schema, self._add_columns(table, spec, columns))
-            self._ensured.add(table)
+                changes += [(table, clause) for clause in alterations(table, self._spec(table).schema, columns)]
+        for table in fresh:
+            self._create(table, self._spec(table))
+        for table, clause in changes:
+            self._alter(table, clause)
+        self._ensured.update(tables)
+
+    def _spec(self, table: str) -> TableSpec:
+        spec = self._specs.get(table)
+        if spec is None:
+            raise LakeError(f"{table}: no such table; the lake has {', '.join(self.tables)}")
+        return spec
+
+    @cached_property
+    def _specs(self) -> dict[str, TableSpec]:
+        return table_specs(self.streams)
+
+    def _alter(self, table: str, clause: str) -> None:
+        name = self.identifier(table)
+        if " TYPE " in clause:
+            self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+        self.spark.sql(f"ALTER TABLE {name} {clause}")
 
     def exists(self, table: str) -> bool:
         return self._columns(table) is not None
@@ -196,17 +125,7 @@ class Lake:
                 return None
             raise
 
-    def _add_columns(self, table: str, spec: _Table, columns: StructType) -> StructType:
-        """Give a table of an earlier version the columns that Rejoin itself has added since; its columns now."""
-        known = set(columns.names)
-        added = [f for f in spec.schema if f.name in _ADDED_SINCE and f.name not in known]
-        if not added:
-            return columns
-        listed = ", ".join(f"`{f.name}` {f.dataType.simpleString()}" for f in added)
-        self.spark.sql(f"ALTER TABLE {self.identifier(table)} ADD COLUMNS ({listed})")
-        return StructType([*columns.fields, *added])
-
-    def _create(self, table: str, spec: _Table) -> None:
+    def _create(self, table: str, spec: TableSpec) -> None:
         columns = ", ".join(
             f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'}" for f in spec.schema.fields
         )
@@ -219,49 +138,16 @@ class Lake:
         for constraint, predicate in spec.checks:
             self.spark.sql(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({predicate})")
 
-    def _spec(self, table: str) -> _Table:
-        streams = self.streams
-        for stream in streams.both:
-            if table == stream.name:
-                return _Table(
-                    stream.bronze_schema,
-                    stream.partition_columns,
-                    (
-                        # settle reads what landed between two versions
-                        ("delta.enableChangeDataFeed", "true"),
-                        ("delta.dataSkippingStatsColumns", f"{stream.event_time},ingest_time,ingest_batch,source_offset"),
-                    ),
-                    (("rejoin_batch", "ingest_batch >= 0"),),
-                )
-        if table == self.attributed:
-            outcome = streams.outcome
-            lanes = ", ".join(f"'{lane}'" for lane in LANES)
-            return _Table(
-                streams.attributed_schema,
-                outcome.partition_columns,
-                (
-                    ("delta.enableDeletionVectors", "true"),
-                    ("delta.dataSkippingStatsColumns", f"{outcome.id},{outcome.event_time},exposure_time,updated_at"),
-                ),
-                (("rejoin_lane", f"attributed_by IN ({lanes})"),),
-            )
-        specs = {
-            "quarantine": _Table(QUARANTINE_SCHEMA, ("ingest_date",)),
-            "ledger": _Table(LEDGER_SCHEMA, ("run_date",)),
-            "heartbeats": _Table(HEARTBEATS_SCHEMA),
-            "reconciliations": _Table(RECONCILIATIONS_SCHEMA, ("run_date",)),
-            "reconciliation_diffs": _Table(DIFFS_SCHEMA, ("run_date",)),
-        }
-        if table not in specs:
-            raise LakeError(f"{table}: no such table; the lake has {', '.join(self.tables)}")
-        return specs[table]
-
     # Reading -----------------------------------------------------------------------------------------------------------
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """The table now, or as of `version`."""
-        pinned = "" if version is None else f" VERSION AS OF {version}"
-        return self.spark.sql(f"SELECT * FROM {self.identifier(table)}{pinned}")
+        """The table now, or as of `version`; a version from before a change of its columns in those that it should have now."""
+        if version is None:
+            return self.spark.sql(f"SELECT * FROM {self.identifier(table)}")
+        rows = self.spark.sql(f"SELECT * FROM {self.identifier(table)} VERSION AS OF {version}")
+        have = {f.name: f.dataType for f in rows.schema}
+        differing = [f for f in self._spec(table).schema if have.get(f.name) != f.dataType]
+        return rows.withColumns({f.name: (F.col(f.name) if f.name in have else F.lit(None)).cast(f.dataType) for f in differing})
 
     def stream(self, table: str, **options: str) -> DataFrame:
         reader = self.spark.readStream.format("delta").options(**options)
@@ -308,9 +194,23 @@ class Lake:
             landed.count()  # opens every file: here, and not somewhere later, it shows that one has been vacuumed
             return landed
         except Exception as error:  # the class differs between classic Spark and Connect
-            if _is_gone(error):
+            if "DELTA_CHANGE_DATA_FEED_INCOMPATIBLE" in str(error):
+                return self._landed_by_time(table, after, through)
+            if is_gone(error):
                 return snapshot
             raise
+
+    def _landed_by_time(self, table: str, after: int, through: int) -> DataFrame:
+        """As `landed_between`, for bronze of which a column's type has changed in between, where the change feed cannot be read:
+        the rows ingested since, and some more. All rows, where counting shows that clocks did not keep that order."""
+        snapshot, earlier = self.read(table, through), self.read(table, after)
+        newest = earlier.select(F.unix_micros(F.max("ingest_time"))).collect()[0][0]
+        if newest is None:
+            return snapshot
+        recent = F.col("ingest_time") >= at(newest - _CLOCK_SLACK_US)
+        landed = snapshot.where(recent)
+        complete = snapshot.count() - earlier.count() == landed.count() - earlier.where(recent).count()
+        return landed if complete else snapshot
 
     def max_event_time(self, stream: EventStream, version: int | None = None) -> int | None:
         """The greatest event time in bronze, in microseconds since the epoch; None where bronze is empty, or the version gone.
@@ -320,7 +220,7 @@ class Lake:
         try:
             return self._max_event_time(stream, self.read(stream.name, version))
         except Exception as error:  # as above
-            if version is not None and _is_gone(error):
+            if version is not None and is_gone(error):
                 return None
             raise
 
@@ -338,13 +238,15 @@ class Lake:
         writer = rows.write.format("delta").mode("append")
         if transaction:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
-        if self.config.lake_is_catalog:
-            writer.saveAsTable(self.identifier(table))
-        else:
-            writer.save(self.path(table))
+        for attempt in conflict_retries():
+            with attempt:
+                if self.config.lake_is_catalog:
+                    writer.saveAsTable(self.identifier(table))
+                else:
+                    writer.save(self.path(table))
 
 
-def _is_gone(error: Exception) -> bool:
+def is_gone(error: Exception) -> bool:
     """Whether a version of a table, or a file of it, is no longer there: log clean-up, or VACUUM."""
     words = (
         "DELTA_MISSING_CHANGE_DATA",
@@ -357,6 +259,16 @@ def _is_gone(error: Exception) -> bool:
         "FILE_NOT_EXIST",
     )
     return any(word in str(error) for word in words)
+
+
+def conflict_retries() -> Retrying:
+    """Try again where Delta says that a concurrent commit touched the same files: nothing of ours was written."""
+    return Retrying(
+        retry=retry_if_exception(lambda error: "DELTA_CONCURRENT" in str(error) or "Concurrent" in type(error).__name__),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_attempt(20),
+        reraise=True,
+    )
 
 
 def at(when_micros: int) -> Column:
@@ -377,17 +289,3 @@ def column_list(names: Sequence[str], prefix: str = "") -> str:
 def _location(path: str) -> str:
     """Absolute where it is a local path; a URI stays as it is."""
     return path.rstrip("/") if "://" in path or path.startswith("dbfs:") else str(Path(path).absolute())
-
-
-def _require_columns(table: str, needed: StructType, found: StructType) -> None:
-    have = {f.name.lower(): f.dataType for f in found}
-    for field in needed:
-        if field.name.lower() not in have:
-            raise LakeError(
-                f"table {table}: has no column {field.name}, which this configuration needs; use another lake, or restore it"
-            )
-        if have[field.name.lower()].simpleString() != field.dataType.simpleString():
-            raise LakeError(
-                f"table {table}: column {field.name} is {have[field.name.lower()].simpleString()}, but the configuration "
-                f"says {field.dataType.simpleString()}; use another lake, or change the schema back"
-            )

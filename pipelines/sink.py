@@ -21,10 +21,9 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipelines.events import Streams
-from pipelines.lake import Lake, at, column_list
+from pipelines.lake import Lake, at, column_list, conflict_retries
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -70,10 +69,13 @@ class AttributedSink:
         new_exposure, old_exposure = streams.exposure_rank("s."), streams.exposure_rank("t.")
         fresh = [f.name for f in streams.exposure_columns] + ["attributed_by", "updated_at"]
         names = streams.attributed_schema.names
+        # Columns that an earlier configuration had: what they say goes with the exposure, or the event, that they say it of.
+        gone = [name for name in self.lake.read(self.lake.attributed).columns if name not in names]
+        left = [name for name in gone if name.startswith("exposure_")]
         clauses = f"""
-            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names)}
+            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names, gone)}
             WHEN MATCHED AND {new_event} = {old_event} AND s.exposure_time IS NOT NULL
-              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh)}
+              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh, left)}
             WHEN NOT MATCHED THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
         """
         keys = f"t.event_date = s.event_date AND t.`{outcome.id}` = s.`{outcome.id}`"
@@ -117,22 +119,12 @@ def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: st
     source.createOrReplaceTempView(view)
     statement = f"MERGE INTO {lake.identifier(table)} AS t USING {view} AS s ON {condition} {clauses}"
     try:
-        for attempt in _conflict_retries():
+        for attempt in conflict_retries():
             with attempt:
                 row = spark.sql(statement).collect()[0].asDict()
     finally:
         spark.catalog.dropTempView(view)
     return int(row.get("num_inserted_rows") or 0), int(row.get("num_updated_rows") or 0)
-
-
-def _conflict_retries() -> Retrying:
-    """Try again where Delta says that a concurrent commit touched the same files: nothing of ours was written."""
-    return Retrying(
-        retry=retry_if_exception(lambda error: "DELTA_CONCURRENT" in str(error) or "Concurrent" in type(error).__name__),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_attempt(20),
-        reraise=True,
-    )
 
 
 @contextmanager
@@ -148,5 +140,5 @@ def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> It
         spark.conf.unset(USER_METADATA)
 
 
-def _assignments(names: list[str]) -> str:
-    return ", ".join(f"t.`{name}` = s.`{name}`" for name in names)
+def _assignments(names: list[str], cleared: list[str]) -> str:
+    return ", ".join([*(f"t.`{name}` = s.`{name}`" for name in names), *(f"t.`{name}` = NULL" for name in cleared)])

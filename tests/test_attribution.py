@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pipelines.config import Config
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
+from pipelines.inforce import Rule, Rules
 from pipelines.join.stream_join import hot_candidates
 from pipelines.reconcile.batch import attribute, outcome_events
 from pipelines.settle.lookup import HOUR_US, lake_candidates, spans
@@ -22,6 +23,8 @@ from tests import oracle
 from tests.builders import iso, play, shown
 
 WINDOW = timedelta(hours=6)
+KEYS, CARRY = ("profile_id", "title_id"), ("row_id", "position", "device", "model_version")
+RULES = Rules((Rule(keys=KEYS, window=WINDOW, carry=CARRY),))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +61,8 @@ def test_matching_rules(spark: SparkSession, streams: Streams, outcome: Any, exp
     playbacks, impressions = frames(spark, streams, [outcome], exposures)
     ways = {
         "join": resolve(hot_candidates(playbacks, impressions, streams, WINDOW), streams),
-        "look-up": resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams),
-        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, WINDOW),
+        "look-up": resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
+        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
     }
     assert {way: [row["exposure_id"] for row in found.collect()] for way, found in ways.items()} == dict.fromkeys(ways, [answer])
 
@@ -67,8 +70,8 @@ def test_matching_rules(spark: SparkSession, streams: Streams, outcome: Any, exp
 def test_ties_of_time_and_id_go_to_the_greatest_carried_values_nulls_smallest(spark: SparkSession, streams: Streams) -> None:
     exposures = [shown("a", "11:00", position=p, device=d) for p, d in ((None, "tv"), (2, None), (2, "phone"), (1, "web"))]
     playbacks, impressions = frames(spark, streams, [play("p", "12:00")], exposures)
-    looked_up = resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams).drop("event_date")
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, WINDOW).drop("__versions")
+    looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams).drop("event_date")
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES).drop("__versions")
     assert [(r["exposure_position"], r["exposure_device"]) for r in looked_up.collect()] == [(2, "phone")]
     assert_df_equality(looked_up, batch, ignore_nullable=True)
 
@@ -85,8 +88,8 @@ def test_of_conflicting_outcomes_the_earliest_then_the_smallest_json_is_the_even
     playbacks, impressions = frames(spark, streams, conflicting, [])
     expected = oracle.attribute(conflicting, [], window=WINDOW)
     for found in (
-        attribute(outcome_events(playbacks, streams), impressions, streams, WINDOW),
-        resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams),
+        attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
+        resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
     ):
         rows = {r["playback_id"]: (r["device"], r["seconds_watched"]) for r in found.collect()}
         assert rows == {id: (e["device"], e["seconds_watched"]) for id, e in expected.items()}
@@ -128,14 +131,44 @@ def test_look_up_and_batch_agree_with_the_oracle(
         id: (row["event_time"], row["device"], row["exposure_id"], row["exposure_time"], row["exposure_position"])
         for id, row in oracle.attribute(outcomes, exposures, window=WINDOW).items()
     }
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, WINDOW)
-    looked_up = resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams)
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES)
+    looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams)
     for found in (batch, looked_up):
         times = found.withColumn("at", F.unix_micros("event_time")).withColumn("seen", F.unix_micros("exposure_time"))
         rows = {
             r["playback_id"]: (r["at"], r["device"], r["exposure_id"], r["seen"], r["exposure_position"]) for r in times.collect()
         }
         assert rows == expected
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(outcomes=PLAYS, exposures=SHOWN)
+def test_after_a_change_each_outcome_is_judged_by_its_own_rule(
+    spark: SparkSession, streams: Streams, outcomes: list[Any], exposures: list[Any]
+) -> None:
+    """Until 11:59 by profile alone, within half an hour, nothing carried but the row; after that as configured."""
+    change = oracle.micros(iso("11:59"))
+    rules = Rules(
+        (
+            Rule(keys=("profile_id",), window=timedelta(minutes=30), carry=("row_id",), until=change),
+            Rule(keys=KEYS, window=WINDOW, carry=CARRY, after=change),
+        )
+    )
+    exposures = [{**e, "title_id": "heat"} if e["position"] == 2 else e for e in exposures]
+    before = oracle.attribute(outcomes, exposures, window=timedelta(minutes=30), keys=("profile_id",), carry=("row_id",))
+    after = oracle.attribute(outcomes, exposures, window=WINDOW)
+    expected = {
+        id: (row["exposure_id"], row["exposure_time"], row.get("exposure_position"))
+        for id, new in after.items()
+        for row in [before[id] if new["event_time"] <= change else new]
+    }
+    playbacks, impressions = frames(spark, streams, outcomes, exposures)
+    for found in (
+        attribute(outcome_events(playbacks, streams), impressions, streams, rules),
+        resolve(lake_candidates(playbacks, impressions, streams, rules), streams),
+    ):
+        seen = found.withColumn("seen", F.unix_micros("exposure_time")).collect()
+        assert {r["playback_id"]: (r["exposure_id"], r["seen"], r["exposure_position"]) for r in seen} == expected
 
 
 def test_builders_speak_utc() -> None:

@@ -29,8 +29,9 @@ from pipelines.events import EventStream
 from pipelines.heartbeats import promised
 from pipelines.histogram import Histogram, cumulative
 from pipelines.instants import now_us
-from pipelines.lake import QUARANTINE_SCHEMA, Lake, at
+from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
+from pipelines.schemas import QUARANTINE_SCHEMA
 
 # One lock a stream and process: between two commits of a stream its door can be held shut. In the module, not in the Door,
 # because Spark Connect pickles a `foreachBatch` function.

@@ -9,6 +9,7 @@ from pipelines.checkpoints import checkpoint_id, kafka_offsets
 from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
 from pipelines.events import EventStream
+from pipelines.inforce import put_in_force
 from pipelines.ingest.door import Door
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.parse import ParseRules, parse
@@ -36,6 +37,7 @@ class IngestLane:
 
 def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
     lake.ensure(*(stream.name for stream in lake.streams.both), "quarantine", "ledger", "heartbeats")
+    put_in_force(lake, config)
     # All sources are opened, and found in order, before any query runs.
     prepared = [_prepare(lake, config, stream) for stream in lake.streams.both]
     queries: list[StreamingQuery] = []

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyspark.sql import Column, DataFrame
@@ -11,11 +12,14 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config
 from pipelines.durations import micros
+from pipelines.events import EventStream
 from pipelines.heartbeats import latest_idle, write_heartbeats
+from pipelines.inforce import Rules, put_in_force, require_in_force
 from pipelines.jobs.driving import triggered, wait
 from pipelines.join.heartbeats import feed_before_start, reached
 from pipelines.join.reading import Reading, plan_reading
-from pipelines.join.stream_join import hot_candidates
+from pipelines.join.state import join_checkpoint
+from pipelines.join.stream_join import hot_candidates, only_under
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
@@ -38,13 +42,12 @@ def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) ->
 
 def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
     """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
-    _prepare(lake)
+    rules, checkpoint = _prepare(lake, config)
     whole = False
     while not whole:
-        reading = _plan(lake, config, once=True)
-        lane = _start(lake, config, reading, once=True, since=since)
+        lane = _start(lake, config, rules, checkpoint, once=True, since=since)
         lane.run()
-        whole = reading.whole
+        whole = lane.whole
 
 
 @dataclass(kw_only=True)
@@ -57,6 +60,7 @@ class JoinLane:
     progress: ProgressReader
     run_id: str
     once: bool
+    whole: bool
     _looked: float = field(default_factory=time.monotonic)
     _read_since_fed: bool = False
     _fed_idle: dict[str, int] = field(default_factory=dict)
@@ -76,6 +80,8 @@ class JoinLane:
 
     def tick(self) -> None:
         entries = self.publish()
+        if entries:
+            require_in_force(self.lake, self.config)
         now, every = time.monotonic(), self.config.trigger.every.total_seconds()
         if any(entry.rows_in for entry in entries):
             self._read_since_fed, quiet = True, False
@@ -101,26 +107,34 @@ class JoinLane:
 
 def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
     """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
-    _prepare(lake)
-    reading = _plan(lake, config, once=False)
-    if reading.whole:
+    rules, checkpoint = _prepare(lake, config)
+    if plan_reading(lake, checkpoint, config.trigger, _needed(lake, config, since), once=True).whole:
         drain(lake, config, since=since)
-        reading = _plan(lake, config, once=False)
-    return _start(lake, config, reading, once=False, since=since)
+    return _start(lake, config, rules, checkpoint, once=False, since=since)
 
 
-def _prepare(lake: Lake) -> None:
+def _prepare(lake: Lake, config: Config) -> tuple[Rules, str]:
+    """The tables, the rules, and the checkpoint that this configuration's state needs."""
     lake.ensure(*(stream.name for stream in lake.streams.both), lake.attributed, "ledger", "heartbeats")
+    return put_in_force(lake, config), join_checkpoint(lake, config)
 
 
-def _plan(lake: Lake, config: Config, *, once: bool) -> Reading:
-    return plan_reading(lake, lake.checkpoint("join"), config.trigger, once=once)
-
-
-def _start(lake: Lake, config: Config, reading: Reading, *, once: bool, since: int | None) -> JoinLane:
-    location, run_id = lake.checkpoint("join"), uuid.uuid4().hex[:12]
-    identity = checkpoint_id(lake.spark, location, recovers=False).id
+def _needed(lake: Lake, config: Config, since: int | None) -> dict[str, int]:
+    """What a checkpoint that begins above a published horizon needs, as event times by stream: outcomes after it, and exposures
+    of the hot window before those. It never begins above the horizon, for what lies between is not final."""
     horizon = Ledger(lake).horizon()
+    if horizon is None:
+        return {}
+    start = horizon if since is None else min(since, horizon)
+    streams = lake.streams
+    return {streams.outcome.name: start, streams.exposure.name: start - micros(config.join.hot_window)}
+
+
+def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: bool, since: int | None) -> JoinLane:
+    run_id = uuid.uuid4().hex[:12]
+    identity = checkpoint_id(lake.spark, checkpoint, recovers=False).id
+    horizon, needed = Ledger(lake).horizon(), _needed(lake, config, since)
+    reading = plan_reading(lake, checkpoint, config.trigger, needed, once=once)
     feed_before_start(lake, config.join.watermark_delay, run_id, reading)
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
     sink = AttributedSink(lake)
@@ -129,33 +143,26 @@ def _start(lake: Lake, config: Config, reading: Reading, *, once: bool, since: i
         AttributedSink(sink.lake.with_session(candidates.sparkSession)).write(candidates, lane="join")
 
     writer = (
-        candidates_of(lake, config, run_id, reading, _earlier(since, horizon))
+        candidates_of(lake, config, rules, run_id, reading, needed)
         .writeStream.queryName("join")
-        .option("checkpointLocation", location)
+        .option("checkpointLocation", checkpoint)
         .foreachBatch(write)
     )
     query = triggered(writer, config, once=once).start()
     progress = ProgressReader(query="join", run_id=identity, horizon=horizon, consumed=dict(reading.consumed))
-    return JoinLane(lake=lake, config=config, query=query, progress=progress, run_id=run_id, once=once)
+    return JoinLane(lake=lake, config=config, query=query, progress=progress, run_id=run_id, once=once, whole=reading.whole)
 
 
-def candidates_of(lake: Lake, config: Config, run: str, reading: Reading, horizon: int | None) -> DataFrame:
-    """The streaming plan. A checkpoint that begins above a published horizon needs only what can still matter:
-    outcomes after it, and exposures of the hot window before those."""
-    streams, hot = lake.streams, config.join.hot_window
-    outcome_since = exposure_since = None
-    if horizon is not None:
-        outcome_since = _since(streams.outcome.event_time, horizon)
-        exposure_since = _since(streams.exposure.event_time, horizon - micros(hot))
-    options = reading.options(config.trigger)
-    outcomes = on_time_rows(lake, streams.outcome, run, options, outcome_since)
-    exposures = on_time_rows(lake, streams.exposure, run, options, exposure_since)
-    return hot_candidates(outcomes, exposures, streams, hot)
+def candidates_of(lake: Lake, config: Config, rules: Rules, run: str, reading: Reading, needed: Mapping[str, int]) -> DataFrame:
+    """The streaming plan: of each stream the on-time rows that are needed, joined over the hot window."""
 
+    def rows(stream: EventStream) -> DataFrame:
+        since = _since(stream.event_time, needed[stream.name]) if stream.name in needed else None
+        return on_time_rows(lake, stream, run, reading.options(stream.name, config.trigger), since)
 
-def _earlier(since: int | None, horizon: int | None) -> int | None:
-    """Where a new checkpoint begins: never above the horizon, for what lies between is not final."""
-    return horizon if since is None or horizon is None else min(since, horizon)
+    streams = lake.streams
+    candidates = hot_candidates(rows(streams.outcome), rows(streams.exposure), streams, config.join.hot_window)
+    return only_under(rules.current, candidates, streams)
 
 
 def _since(event_time: str, start: int) -> Column:

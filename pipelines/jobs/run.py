@@ -13,7 +13,7 @@ from pipelines.settle.run import settle_once
 
 def run_all(lake: Lake, config: Config) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
-    prepare(lake)
+    prepare(lake, config)
     door = start_ingest(lake, config, once=False)
     lane = start_join(lake, config)
     due = time.monotonic() + config.settle.every.total_seconds()

@@ -3,24 +3,27 @@
 import time
 
 from pipelines.config import Config
+from pipelines.inforce import put_in_force, require_in_force
 from pipelines.lake import Lake
 from pipelines.settle.run import SettleResult, settle_once
 
 
 def settle(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
     """One run. With `everything` every landed outcome is settled, those above the horizon too."""
-    prepare(lake)
+    prepare(lake, config)
     return settle_once(lake, config, everything=everything)
 
 
-def prepare(lake: Lake) -> None:
+def prepare(lake: Lake, config: Config) -> None:
     names = [stream.name for stream in lake.streams.both]
     lake.ensure(*names, lake.attributed, "ledger")
+    put_in_force(lake, config)
 
 
 def settle_forever(lake: Lake, config: Config) -> None:
-    prepare(lake)
+    prepare(lake, config)
     while True:
         clock = time.monotonic()
+        require_in_force(lake, config)
         settle_once(lake, config)
         time.sleep(max(0.0, config.settle.every.total_seconds() - (time.monotonic() - clock)))

@@ -5,8 +5,9 @@ split them. So
 
 - a backlog within the limits is taken whole, and heartbeats may speak for all of it at once;
 - a longer one is taken in bounded micro-batches; heartbeats speak for what the checkpoint has read, no more;
-- a checkpoint that has read nothing yet would get the table's files in the order of their modification, which OPTIMIZE changes.
-  It reads the log from its first commit on instead; where the log no longer tells all, it takes the table whole.
+- a checkpoint that has read nothing yet would get the table's files in the order of their modification, which OPTIMIZE changes,
+  and all of them. It reads the log instead, from the first commit that has a row which can still matter; where the log no longer
+  tells all since then, it takes the table whole.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import read_whole
 from pipelines.config import TriggerConfig
 from pipelines.events import EventStream
-from pipelines.lake import Lake
+from pipelines.lake import Lake, at, is_gone
 
 _UNLIMITED = str(2**31 - 1)
 _NO_DATA_CHANGE = (
     "ADD CONSTRAINT",
     "ADD COLUMNS",
+    "CHANGE COLUMN",
     "SET TBLPROPERTIES",
     "UPGRADE PROTOCOL",
     "OPTIMIZE",
@@ -34,30 +36,67 @@ _APPENDS = ("CREATE TABLE", "WRITE", "STREAMING UPDATE")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """`consumed`: the last bronze version of each stream that the checkpoint has read whole; none for a new checkpoint."""
+    """`consumed`: the last bronze version of each stream that the checkpoint has read whole, or needs not read; none for a new
+    checkpoint over a table taken whole. `starts`: the version of each stream that a new checkpoint begins with."""
 
     consumed: Mapping[str, int] = field(default_factory=dict)
     whole: bool = True
-    from_first_commit: bool = False
+    starts: Mapping[str, int] = field(default_factory=dict)
 
-    def options(self, trigger: TriggerConfig) -> dict[str, str]:
-        """For the Delta source."""
+    def options(self, stream: str, trigger: TriggerConfig) -> dict[str, str]:
+        """For the Delta source of the stream's bronze table."""
+        begin = {"startingVersion": str(self.starts[stream])} if stream in self.starts else {}
         if self.whole:
-            return {"maxFilesPerTrigger": _UNLIMITED}
-        limits = {"maxFilesPerTrigger": str(trigger.join_max_files), "maxBytesPerTrigger": f"{int(trigger.join_max_bytes)}b"}
-        return {**limits, "startingVersion": "0"} if self.from_first_commit else limits
+            return {"maxFilesPerTrigger": _UNLIMITED, **begin}
+        return {
+            "maxFilesPerTrigger": str(trigger.join_max_files),
+            "maxBytesPerTrigger": f"{int(trigger.join_max_bytes)}b",
+            **begin,
+        }
 
 
-def plan_reading(lake: Lake, checkpoint: str, trigger: TriggerConfig, *, once: bool) -> Reading:
-    """How the next run of the checkpoint reads."""
+def plan_reading(lake: Lake, checkpoint: str, trigger: TriggerConfig, since: Mapping[str, int], *, once: bool) -> Reading:
+    """How the next run of the checkpoint reads. `since` is the event time (microseconds) of each stream from which on rows can
+    still matter; without one, all do."""
     streams = lake.streams.both
-    consumed = read_whole(lake, checkpoint)
-    if once and all(_fits(lake, stream, consumed.get(stream.name, -1), trigger) for stream in streams):
-        return Reading(consumed=consumed, whole=True)
-    if consumed:
-        return Reading(consumed=consumed, whole=False)
-    ordered = all(_log_tells_all(lake, stream) for stream in streams)
-    return Reading(consumed=consumed, whole=not ordered, from_first_commit=ordered)
+    consumed, starts = read_whole(lake, checkpoint), {}
+    if not consumed:
+        starts = {stream.name: _first_needed(lake, stream, since.get(stream.name)) for stream in streams}
+        consumed = {name: start - 1 for name, start in starts.items()}
+        if not all(_log_tells_all(lake, stream, starts[stream.name]) for stream in streams):
+            return Reading(whole=True)
+    fits = all(_fits(lake, stream, consumed[stream.name], trigger) for stream in streams)
+    return Reading(consumed=consumed, whole=once and fits, starts=starts)
+
+
+def _first_needed(lake: Lake, stream: EventStream, since: int | None) -> int:
+    """The first version of bronze with an on-time row at or after `since`; the latest where none has.
+
+    Bronze only grows, so versions without such a row come before those with one: looked for backwards in doubling steps, then by
+    halving. Each look reads the newest partitions' statistics.
+    """
+    latest = lake.version(stream.name)
+    if since is None or latest <= 0:
+        return 0
+    matters = (F.col(stream.event_time) >= at(since)) & (F.col("event_date") >= F.to_date(at(since))) & ~F.col("late")
+
+    def needed(version: int) -> bool:
+        try:
+            return not lake.read(stream.name, version).where(matters).isEmpty()
+        except Exception as error:  # the class differs between classic Spark and Connect
+            if is_gone(error):
+                return False  # the log begins after it
+            raise
+
+    step, high = 1, latest
+    while high > 0 and needed(high - 1):
+        high, step = max(0, high - step), step * 2
+    # Now `high - 1` has no such row; and the first that has lies in the last step, or is `high`.
+    low, top = high, min(latest, high + step // 2)
+    while low < top:
+        middle = (low + top) // 2
+        low, top = (low, middle) if needed(middle) else (middle + 1, top)
+    return low
 
 
 def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -> bool:
@@ -78,10 +117,11 @@ def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -
     return files <= trigger.join_max_files and size <= trigger.join_max_bytes
 
 
-def _log_tells_all(lake: Lake, stream: EventStream) -> bool:
-    """Whether every file that was ever appended can still be read through the table's log, from its first commit on."""
+def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:
+    """Whether every file that was appended can still be read through the table's log, from version `start` on."""
     history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(stream.name)}")
-    first, operations = history.select(F.min("version"), F.collect_set("operation")).collect()[0]
+    first = history.select(F.min("version")).collect()[0][0]
+    operations = {row[0] for row in history.where(F.col("version") >= start).select("operation").distinct().collect()}
     # OPTIMIZE leaves the files that it replaces; VACUUM takes them away.
-    rewritten = {"OPTIMIZE", "VACUUM END"} <= set(operations)
-    return first == 0 and not rewritten and set(operations) <= {*_APPENDS, *_NO_DATA_CHANGE}
+    rewritten = {"OPTIMIZE", "VACUUM END"} <= operations
+    return first <= start and not rewritten and operations <= {*_APPENDS, *_NO_DATA_CHANGE}

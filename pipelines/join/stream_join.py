@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from pipelines.durations import micros
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
+from pipelines.inforce import Rule
 
 WATERMARK_METADATA = "spark.watermarkDelayMs"
 
@@ -32,6 +33,14 @@ def hot_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, 
     for key in streams.outcome.keys:
         matches = matches & (F.col(key) == F.col(f"__key_{key}"))
     return left.join(right, matches, how="left_outer").select(*streams.candidate_schema.names)
+
+
+def only_under(rule: Rule, candidates: DataFrame, streams: Streams) -> DataFrame:
+    """Leave to settle, as if without a match, the outcomes that another rule holds for: of before a change of configuration."""
+    if rule.after is None:
+        return candidates
+    ours = rule.holds(F.col(streams.outcome.event_time))
+    return candidates.withColumns({f.name: F.when(ours, F.col(f.name)) for f in streams.exposure_columns})
 
 
 def interval(duration: timedelta) -> Column:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import last_settled
 from pipelines.config import Config
 from pipelines.durations import format_duration, micros
 from pipelines.errors import RejoinError
+from pipelines.inforce import Rule, rules_in_force
 from pipelines.lake import Lake, as_text_times
 from pipelines.observe.ledger import Ledger
 
@@ -22,37 +23,38 @@ def explain(lake: Lake, config: Config, outcome_id: str) -> str:
     lake.require(outcome.name, exposure.name, lake.attributed)
     kind = outcome.schema[outcome.id].dataType
     wanted = F.lit(outcome_id).try_cast(kind)
-    events = lake.read(outcome.name).where(F.col(outcome.id) == wanted).orderBy(outcome.event_time).collect()
-    if not events:
+    landed = lake.read(outcome.name).where(F.col(outcome.id) == wanted)
+    first = landed.select(F.unix_micros(F.min(outcome.event_time))).collect()[0][0]
+    if first is None:
         raise RejoinError(f"{outcome_id}: no event of {outcome.name} has this {outcome.id}; is it in quarantine?")
     rows = as_text_times(lake.read(lake.attributed).where(F.col(outcome.id) == wanted)).collect()
     lines = [f"{outcome.name} {outcome_id}", "", "events as landed"]
-    shown = as_text_times(lake.read(outcome.name).where(F.col(outcome.id) == wanted)).orderBy(outcome.event_time)
-    for event in shown.collect():
+    for event in as_text_times(landed).orderBy(outcome.event_time).collect():
         met = f"the door's watermark was {event['door_watermark']}" if event["door_watermark"] else "the first commit"
         lines.append(f"  {event[outcome.event_time]}  {'late' if event['late'] else 'on time'} ({met}), from {event['source']}")
     lines += ["", "row in the table"]
     lines += [f"  {_describe(row)}" for row in rows] or ["  none yet"]
-    lines += ["", f"exposures with the same keys within {format_duration(config.join.attribution_window)} before it"]
-    found = _matches(lake, config, events[0]).collect()
+    rule = rules_in_force(lake, config).rule_for(first)
+    lines += ["", f"exposures with the same {', '.join(rule.keys)} within {format_duration(rule.window)} before it"]
+    found = _matches(lake, landed, rule).collect()
     lines += [f"  {_candidate(row, exposure.id, exposure.event_time, config)}" for row in found] or ["  none"]
-    lines += ["", _standing(lake, outcome.event_time, wanted)]
+    lines += ["", _standing(lake, first)]
     return "\n".join(lines)
 
 
-def _matches(lake: Lake, config: Config, event: Row) -> DataFrame:
-    """The matching exposures of a landed event, the answer first."""
+def _matches(lake: Lake, landed: DataFrame, rule: Rule) -> DataFrame:
+    """The exposures that match the first of the landed events, the answer first."""
     streams = lake.streams
     exposure, outcome = streams.exposure, streams.outcome
-    one = lake.read(outcome.name).where(F.col(outcome.id) == F.lit(event[outcome.id])).orderBy(outcome.event_time).limit(1)
-    asked = one.select(*(F.col(k).alias(f"__key_{k}") for k in outcome.keys), F.unix_micros(outcome.event_time).alias("__at"))
+    one = landed.orderBy(outcome.event_time).limit(1)
+    asked = one.select(*(F.col(k).alias(f"__key_{k}") for k in rule.keys), F.unix_micros(outcome.event_time).alias("__at"))
     rows = lake.read(exposure.name)
     behind = F.col("__at") - F.unix_micros(F.col(exposure.event_time))
-    matches = (behind >= 0) & (behind <= F.lit(micros(config.join.attribution_window)))
-    for key in exposure.keys:
+    matches = (behind >= 0) & (behind <= F.lit(micros(rule.window)))
+    for key in rule.keys:
         matches = matches & (F.col(key) == F.col(f"__key_{key}"))
     found = rows.join(F.broadcast(asked), matches, "inner").select(*rows.columns, behind.alias("__behind"))
-    best = found.orderBy(F.col("__behind"), F.desc(exposure.id), *(F.desc_nulls_last(c) for c in streams.carry))
+    best = found.orderBy(F.col("__behind"), F.desc(exposure.id), *(F.desc_nulls_last(c) for c in rule.carry))
     return as_text_times(best.limit(_SHOWN))
 
 
@@ -67,12 +69,10 @@ def _describe(row: Row) -> str:
     return f"{row['event_date']}: {answer}; by {row['attributed_by']} at {row['updated_at']}"
 
 
-def _standing(lake: Lake, event_time: str, wanted: Column) -> str:
-    when = F.unix_micros(F.min(event_time))
-    at = lake.read(lake.streams.outcome.name).where(F.col(lake.streams.outcome.id) == wanted).select(when).collect()[0][0]
+def _standing(lake: Lake, event_time: int) -> str:
     horizon, settled = Ledger(lake).horizon(), last_settled(lake)
-    if horizon is None or at > horizon:
+    if horizon is None or event_time > horizon:
         return "pending: the join's horizon has not reached it; only `settle --all` answers earlier"
-    if settled.horizon is None or at > settled.horizon:
+    if settled.horizon is None or event_time > settled.horizon:
         return "joined, and not settled yet: run `rejoin settle --once`"
     return "final, unless a late event arrives for it"

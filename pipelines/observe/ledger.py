@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.instants import now_us
-from pipelines.lake import LEDGER_SCHEMA, Lake
+from pipelines.lake import Lake
+from pipelines.schemas import LEDGER_SCHEMA
 
 _TIMES = ("started_at", "finished_at", "watermark", "horizon")
 
@@ -72,21 +74,24 @@ class Ledger:
 
     def drops(self) -> list[dict[str, Any]]:
         """The join's entries of micro-batches that dropped rows, as `last` gives them."""
-        rows = self.lake.read("ledger").where("query = 'join' AND rows_dropped_by_watermark > 0")
-        for name in _TIMES:
-            rows = rows.withColumn(name, F.unix_micros(name))
-        return [_decoded(row.asDict()) for row in rows.collect()]
+        return self.entries("join", "rows_dropped_by_watermark > 0")
+
+    def entries(self, query: str, where: str = "true") -> list[dict[str, Any]]:
+        """All entries of `query` that satisfy a SQL condition, as `last` gives them, in no order."""
+        return _entries(self.lake.read("ledger").where(F.col("query") == query).where(where))
 
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""
         rows = self.lake.read("ledger").where(F.col("query") == query)
         if run_id is not None:
             rows = rows.where(F.col("run_id") == run_id)
-        rows = rows.orderBy(F.desc("finished_at"), F.desc("batch"))
-        for name in _TIMES:
-            rows = rows.withColumn(name, F.unix_micros(name))
-        found = rows.limit(1).collect()
-        return _decoded(found[0].asDict()) if found else None
+        found = _entries(rows.orderBy(F.desc("finished_at"), F.desc("batch")).limit(1))
+        return found[0] if found else None
+
+
+def _entries(rows: DataFrame) -> list[dict[str, Any]]:
+    plain = rows.withColumns({name: F.unix_micros(name) for name in _TIMES})
+    return [_decoded(row.asDict()) for row in plain.collect()]
 
 
 def _row_schema(names: Iterable[str]) -> StructType:

@@ -7,12 +7,14 @@ common with how the stream gets there.
 """
 
 from datetime import timedelta
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from pipelines.events import Streams
+from pipelines.inforce import Rules
 
 
 def outcome_events(bronze: DataFrame, streams: Streams) -> DataFrame:
@@ -30,11 +32,19 @@ def outcome_events(bronze: DataFrame, streams: Streams) -> DataFrame:
     return counted.where("__first = 1").select(*own, "__versions")
 
 
-def attribute(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
-    """Each of `outcomes` (one row an id) with its last matching exposure, or with nulls.
+def attribute(outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
+    """Each of `outcomes` (one row an id) with its last matching exposure by the rule that holds for it, or with nulls.
 
     Returns the columns of `outcomes`, which may have more than the events' own, then the exposure columns.
     """
+    time = F.col(streams.outcome.event_time)
+    answered = [
+        _as_of(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window) for rule in rules
+    ]
+    return reduce(DataFrame.unionByName, answered)
+
+
+def _as_of(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
     outcome, exposure = streams.outcome, streams.exposure
     keys = [f"__key_{i}" for i in range(len(outcome.keys))]
     asked = outcomes.where(outcome.has_keys()).select(

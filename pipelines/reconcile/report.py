@@ -10,10 +10,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.instants import iso
-from pipelines.lake import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA, Lake
+from pipelines.lake import Lake
 from pipelines.observe.lateness import size
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation
+from pipelines.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
 
 JSON_SCHEMA_VERSION = 1
 _SHOWN_SAMPLES = 50

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
+from pipelines.inforce import rules_in_force
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.lateness import Lateness, read_lateness
@@ -162,7 +163,7 @@ class _Comparison:
 
 
 def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
-    streams, window = lake.streams, config.join.attribution_window
+    streams, rules = lake.streams, rules_in_force(lake, config)
     outcome, exposure = streams.outcome, streams.exposure
     pins = _pin(lake)
     bronze_outcomes = lake.read(outcome.name, pins.outcome_version)
@@ -174,8 +175,8 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
     final = F.lit(True) if pins.bound is None else time <= at(pins.bound)
     every_event = outcome_events(bronze_outcomes, streams)
     events = every_event.where(span.holds(F.to_date(time))).persist()
-    exposures = bronze_exposures.where(_may_be_chosen(span, window))
-    expected = attribute(events.where(final), exposures, streams, window)
+    exposures = bronze_exposures.where(_may_be_chosen(span, rules.longest))
+    expected = attribute(events.where(final), exposures, streams, rules)
     # A row belongs to the comparison by its partition or by its event time: it may have been moved.
     ours = (span.holds(F.col("event_date")) | span.holds(F.to_date(time))) & final
     actual = _explained_later(lake, pins, table.where(ours))
@@ -187,7 +188,7 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
         if strangers.count():
             elsewhere = every_event.join(strangers, outcome.id, "left_semi")
             rows = table.join(strangers, outcome.id, "left_semi").select(*table.columns)
-            known = compare(attribute(elsewhere, bronze_exposures, streams, window), rows, streams)
+            known = compare(attribute(elsewhere, bronze_exposures, streams, rules), rows, streams)
             ids = strangers.select(F.col(outcome.id).alias("outcome_id"))
             others = compared.join(ids, "outcome_id", "left_anti").select(*compared.columns)
             # A row of another date that is right is there for the repair of its id, and counts for nothing here.

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from pipelines.durations import micros
 from pipelines.events import Streams
+from pipelines.inforce import Rules
 from pipelines.lake import at
 
 HOUR_US = 3_600_000_000
@@ -47,11 +48,21 @@ def within(event_time: str, intervals: list[tuple[int, int]]) -> Column:
     return reduce(lambda a, b: a | b, parts, F.lit(False))
 
 
-def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
-    """Each outcome with each matching exposure, or once with nulls; matching as in DESIGN section 2, over the whole window.
+def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
+    """Each outcome with each matching exposure, or once with nulls; matching as in DESIGN section 2, over the whole window of the
+    rule that holds for it.
 
     Returns the columns of `candidate_schema`. `exposures` may be pruned to the spans of the outcomes, no further.
     """
+    time = F.col(streams.outcome.event_time)
+    parts = [
+        _candidates(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window)
+        for rule in rules
+    ]
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
     found = exposures.where(streams.exposure.has_keys()).select(
         *streams.as_exposure(), *(F.col(key).alias(f"__key_{key}") for key in streams.exposure.keys)
     )

@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
 from pipelines.durations import micros
+from pipelines.inforce import Rules, rules_in_force
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
 from pipelines.settle.figures import Final, Looked, became_final, looked_up
-from pipelines.settle.lookup import event_hours, lake_candidates, spans, within
+from pipelines.settle.lookup import HOUR_US, event_hours, lake_candidates, spans, within
 from pipelines.settle.selection import Window, open_outcomes, touched_outcomes, unanswered
 from pipelines.sink import AttributedSink, SinkResult
 
@@ -72,13 +73,13 @@ def _nothing_new(previous: Settled, now: Settled) -> bool:
 def _look_up(
     lake: Lake, config: Config, previous: Settled, now: Settled, window: Window, stamp: int
 ) -> tuple[Looked, SinkResult]:
-    streams = lake.streams
-    selected = _select(lake, config, previous, now, window).persist()
+    streams, rules = lake.streams, rules_in_force(lake, config)
+    selected = _select(lake, config, rules, previous, now, window).persist()
     try:
         hours = event_hours(selected, streams.outcome.event_time)
         if not hours:
             return Looked(), SinkResult(0, 0, 0.0)
-        written = _settle(lake, config, selected, hours, now, stamp)
+        written = _settle(lake, rules, selected, hours, now, stamp)
         rows = lake.read(lake.attributed).where(within(streams.outcome.event_time, spans(hours)))
         return looked_up(selected, rows, streams, stamp, previous.horizon), written
     finally:
@@ -114,10 +115,11 @@ def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: Sink
     )
 
 
-def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window: Window) -> DataFrame:
+def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Settled, window: Window) -> DataFrame:
     """The outcomes to look up, with their causes; each part reads only the dates that it needs."""
-    streams, hot, attribution = lake.streams, config.join.hot_window, config.join.attribution_window
+    streams, hot, attribution = lake.streams, config.join.hot_window, rules.longest
     outcome, exposure = streams.outcome, streams.exposure
+    joined = rules.current.holds(F.col(outcome.event_time))
     attributed = lake.read(lake.attributed)
     outcomes = lake.read(outcome.name, now.outcome_version)
 
@@ -129,8 +131,8 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         exposures.where(window.dates(back=attribution)).where(window.newly(exposure.event_time, back=attribution)).where("late")
     )
     selected = [
-        open_outcomes(newly, rows, streams, window, hot),
-        touched_outcomes(newly, late, streams, attribution),
+        open_outcomes(newly, rows, streams, window, hot, joined),
+        touched_outcomes(newly, late, streams, rules),
     ]
     if now.all:
         selected.append(unanswered(outcomes, attributed, streams))
@@ -140,11 +142,11 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         settled_before = None if fresh or previous.horizon is None else previous.horizon - micros(attribution)
         lost = _dropped_exposures(lake, now, settled_before)
         recent = lost.where(window.newly(exposure.event_time, back=attribution))
-        selected.append(touched_outcomes(newly, recent, streams, attribution))
+        selected.append(touched_outcomes(newly, recent, streams, rules))
         if fresh:
             reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
             final = outcomes.where(reach).where(window.already(outcome.event_time))
-            selected.append(touched_outcomes(final, lost, streams, attribution))
+            selected.append(touched_outcomes(final, lost, streams, rules))
     if window.previous is not None:
         # What landed since the last run at or below its horizon is late, whatever it says of itself: should the join ever have
         # dropped a row, it is here that it comes back.
@@ -153,14 +155,14 @@ def _select(lake: Lake, config: Config, previous: Settled, now: Settled, window:
         hours = event_hours(behind, outcome.event_time)
         if hours:
             rows = attributed.where(within(outcome.event_time, spans(hours)))
-            selected.append(open_outcomes(behind, rows, streams, window, hot))
+            selected.append(open_outcomes(behind, rows, streams, window, hot, joined))
         landed = lake.landed_between(exposure.name, previous.exposure_version, now.exposure_version)
         behind = landed.where(window.already(exposure.event_time))
         hours = event_hours(behind, exposure.event_time)
         if hours:
             reach = within(outcome.event_time, spans(hours, after=attribution))
             final = outcomes.where(reach).where(window.already(outcome.event_time))
-            selected.append(touched_outcomes(final, behind, streams, attribution))
+            selected.append(touched_outcomes(final, behind, streams, rules))
     return reduce(DataFrame.unionByName, selected)
 
 
@@ -183,9 +185,9 @@ def _dropped_exposures(lake: Lake, now: Settled, since: int | None) -> DataFrame
     return reduce(DataFrame.unionByName, parts)
 
 
-def _settle(lake: Lake, config: Config, selected: DataFrame, hours: list[int], now: Settled, stamp: int) -> SinkResult:
-    streams, window = lake.streams, config.join.attribution_window
+def _settle(lake: Lake, rules: Rules, selected: DataFrame, hours: list[int], now: Settled, stamp: int) -> SinkResult:
+    streams, those = lake.streams, rules.between(hours[0], hours[-1] + HOUR_US)
     exposures = lake.read(streams.exposure.name, now.exposure_version)
-    pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=window)))
-    candidates = lake_candidates(selected.drop("__cause"), pruned, streams, window)
+    pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=those.longest)))
+    candidates = lake_candidates(selected.drop("__cause"), pruned, streams, those)
     return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp)

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from pipelines.durations import micros
 from pipelines.events import Streams
+from pipelines.inforce import Rules
 from pipelines.lake import at
 
 
@@ -60,9 +61,12 @@ class Window:
         return F.lit(False) if self.previous is None else F.col(column) <= at(self.previous)
 
 
-def open_outcomes(rows: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta) -> DataFrame:
+def open_outcomes(
+    rows: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta, joined: Column
+) -> DataFrame:
     """Of open outcomes (rows of bronze) those that need a look-up, with `__cause`: `late`, `pending`, `missing` or `tail`.
 
+    `joined` tells which outcomes the running join answers for: those under the rule in force, not those of before a change.
     `attributed` is the result so far, pruned to the dates of `rows` at most. Returns the outcome's own columns and the cause.
     """
     outcome = streams.outcome
@@ -81,12 +85,12 @@ def open_outcomes(rows: DataFrame, attributed: DataFrame, streams: Streams, wind
     hot_since = F.unix_micros(time) - F.lit(micros(hot_window))
     # Only the join's own match is known to be the best of the hot window: settle may have written before the join had seen
     # all of it, or while the join looked less far back.
-    hot_match = (F.col("__lane") == "join") & (F.unix_micros("__exposure_time") >= hot_since)
+    hot_match = joined & (F.col("__lane") == "join") & (F.unix_micros("__exposure_time") >= hot_since)
     cause = (
         F.when(F.col("late"), "late")
         .when(window.pending(outcome.event_time), "pending")
         .when(has_no_row, "missing")
-        .when(~F.coalesce(hot_match, F.lit(False)) & outcome.has_keys(), "tail")
+        .when(~F.coalesce(hot_match, F.lit(False)) & (outcome.has_keys() | ~joined), "tail")
     )
     return seen.select(*own, cause.alias("__cause")).where(F.col("__cause").isNotNull())
 
@@ -99,8 +103,17 @@ def unanswered(outcomes: DataFrame, attributed: DataFrame, streams: Streams) -> 
     return outcomes.join(known, streams.outcome.id, how="left_anti").select(*own, F.lit("missing").alias("__cause"))
 
 
-def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
+def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
     """The outcomes of `bronze` that match some of `late_exposures`, with `__cause` `touched`. Columns: the outcome's own."""
+    time = F.col(streams.outcome.event_time)
+    parts = [
+        _touched(bronze.where(rule.holds(time)), late_exposures, streams.under(rule.keys, rule.carry), rule.window)
+        for rule in rules
+    ]
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _touched(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
     outcome, exposure = streams.outcome, streams.exposure
     late = late_exposures.where(exposure.has_keys()).select(
         *(F.col(key).alias(f"__key_{key}") for key in exposure.keys),

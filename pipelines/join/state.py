@@ -1,0 +1,92 @@
+"""Which checkpoint the join runs from: one for each shape of its state.
+
+Spark stores an operator's state in the shape that the plan has, over as many partitions as it began with, and restarts from it
+in no other. So what state depends on is part of the checkpoint's path. On a change the next start takes a new checkpoint, and
+fills it from bronze (`pipelines.join.reading`): nothing below the horizon is needed, and what lies above goes through the join
+again, into the same rows.
+
+Which checkpoint is in use is in the ledger (query `checkpoint:join`), numbered: a configuration that comes back later starts
+anew too, and not from a state that has missed what was in between.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from pipelines.config import Config
+from pipelines.durations import format_duration
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Entry, Ledger
+
+QUERY = "checkpoint:join"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateShape:
+    """What the join's state depends on, by name."""
+
+    parts: dict[str, str]
+
+    @classmethod
+    def of(cls, lake: Lake, config: Config) -> "StateShape":
+        streams = lake.streams
+        outcome = {f.name: f.dataType.simpleString() for f in streams.outcome.schema}
+        exposure = {f.name: f.dataType.simpleString() for f in streams.exposure_columns}
+        keys = {f"key {key}": streams.exposure.schema[key].dataType.simpleString() for key in streams.exposure.keys}
+        return cls(
+            parts={
+                "join.keys": ", ".join(streams.outcome.keys),
+                "join.hot_window": format_duration(config.join.hot_window),
+                f"columns of {streams.outcome.name}": _listed(outcome),
+                f"columns of {streams.exposure.name}": _listed({**exposure, **keys}),
+                "state_store.provider": config.state_store.provider,
+                "spark.shuffle_partitions": str(lake.spark.conf.get("spark.sql.shuffle.partitions")),
+                "Spark": lake.spark.version,
+            }
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    def differences(self, earlier: dict[str, str]) -> list[str]:
+        names = sorted({*self.parts, *earlier})
+        pairs = [(name, earlier.get(name, "nothing"), self.parts.get(name, "nothing")) for name in names]
+        return [f"{name}: {before} -> {now}" for name, before, now in pairs if before != now]
+
+
+def join_checkpoint(lake: Lake, config: Config) -> str:
+    """The location of the checkpoint for this configuration's state; where that is a new one, it is recorded, and told why."""
+    shape, last = StateShape.of(lake, config), _last(lake)
+    if last is not None and last["detail"]["parts"] == shape.parts:
+        return _location(lake, last["detail"]["path"])
+    number = 0 if last is None else last["batch"] + 1
+    path = f"join/{number}-{shape.fingerprint}"
+    entry = Entry(query=QUERY, batch=number, detail={"path": path, "parts": shape.parts})
+    Ledger(lake).write([entry], transaction=(QUERY, number))
+    if last is not None:
+        log.info("join takes a new checkpoint, and its state from bronze", changed=shape.differences(last["detail"]["parts"]))
+    return _location(lake, path)
+
+
+def superseded(lake: Lake) -> list[str]:
+    """The locations of checkpoints that no run will read again."""
+    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: entry["batch"])
+    return [_location(lake, entry["detail"]["path"]) for entry in entries[:-1]]
+
+
+def _last(lake: Lake) -> dict[str, Any] | None:
+    return max(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]), default=None)
+
+
+def _location(lake: Lake, path: str) -> str:
+    return lake.checkpoint(path)
+
+
+def _listed(columns: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
