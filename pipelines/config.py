@@ -105,13 +105,15 @@ SourceConfig = Annotated[FilesSource | KafkaSource, Field(discriminator="format"
 
 
 class StreamConfig(Model):
-    """One stream of events: what it is called, what identifies an event, when it happened."""
+    """One stream of events: what it is called, what identifies an event, when it happened. `aliases` are further names under
+    which events may carry a column, in order of preference: for a field that has been renamed."""
 
     role: Role
     id: str
     event_time: str
     ddl: str = Field(alias="schema")
     source: SourceConfig
+    aliases: dict[str, tuple[str, ...]] = {}
     partition_by: Partitioning | None = None
 
     @field_validator("source", mode="before")
@@ -254,6 +256,7 @@ class Config(Model):
         _check_roles(self.streams)
         for name, stream in self.streams.items():
             _check_stream(name, stream)
+            _check_aliases(f"streams.{name}", stream)
         _check_join(self)
         _check_lake(self)
         return self
@@ -308,6 +311,20 @@ def _check_stream(name: str, stream: StreamConfig) -> None:
             raise ValueError(f"{where}.schema: column {column.name} is one that Rejoin itself adds; rename it in the events")
         if column.type in ("VARIANT", "BINARY", "TIMESTAMP_NTZ", "VOID") or column.type.startswith("INTERVAL"):
             raise ValueError(f"{where}.schema: column {column.name} has type {column.type}, which JSON events cannot carry")
+
+
+def _check_aliases(where: str, stream: StreamConfig) -> None:
+    taken = {c.name.lower(): f"column {c.name}" for c in stream.columns}
+    for column, aliases in stream.aliases.items():
+        if stream.column(column) is None:
+            names = ", ".join(c.name for c in stream.columns)
+            raise ValueError(f"{where}.aliases.{column}: not a column of the schema ({names})")
+        for alias in aliases:
+            if re.search(r"['\"\\]", alias):
+                raise ValueError(f"{where}.aliases.{column}: {alias} has a quote or a backslash, which a field's name cannot")
+            if alias.lower() in taken:
+                raise ValueError(f"{where}.aliases.{column}: {alias} is {taken[alias.lower()]} already (compared without case)")
+            taken[alias.lower()] = f"an alias of {column}"
 
 
 def _check_join(config: Config) -> None:

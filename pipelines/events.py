@@ -1,6 +1,7 @@
 """What a stream of events is to the rest of the code: names, schema, identity, time, partitions."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import cast
 
@@ -28,7 +29,8 @@ _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
 
 @dataclass(frozen=True, kw_only=True)
 class EventStream:
-    """One stream as configured. Times are UTC with microseconds; `id` and `event_time` are never null once accepted."""
+    """One stream as configured. Times are UTC with microseconds; `id` and `event_time` are never null once accepted. `aliases`
+    are a column's further names in events, in order of preference."""
 
     name: str
     role: Role
@@ -37,6 +39,7 @@ class EventStream:
     keys: tuple[str, ...]
     schema: StructType
     partition_by: str
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, role: Role) -> "EventStream":
@@ -50,7 +53,12 @@ class EventStream:
             keys=config.join.keys,
             schema=cast(StructType, StructType.fromDDL(stream.ddl)),
             partition_by=stream.partition_by or config.partition_by,
+            aliases=stream.aliases,
         )
+
+    def names_of(self, column: str) -> tuple[str, ...]:
+        """The names under which events may carry a column, its own first."""
+        return column, *self.aliases.get(column, ())
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _definition(config: Config) -> dict[str, Any]:
         "join.watermark_delay": format_duration(join.watermark_delay),
     }
     for name, stream in config.streams.items():
-        values[f"streams.{name}.schema"] = stream.ddl
+        values[f"streams.{name}.schema"] = [f"{c.name} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in stream.columns]
         values[f"streams.{name}.role"] = stream.role
         values[f"streams.{name}.id"] = stream.id
         values[f"streams.{name}.event_time"] = stream.event_time

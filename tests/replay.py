@@ -28,12 +28,19 @@ class Replay:
     def __init__(self, spark: SparkSession, root: Path, overrides: Iterable[str] = (), conf: Path = CONF) -> None:
         names = load_config(conf).streams
         landing = [f"streams.{name}.source.path={root}/landing/{name}" for name in names]
-        self.config = load_config(conf, [f"lake={root}/lake", *landing, *overrides])
-        self.lake = Lake(spark, self.config)
         self.root = root
         self._files = 0
+        self._conf, self._settings = conf, [f"lake={root}/lake", *landing, *overrides]
+        self.config = load_config(conf, self._settings)
+        self.lake = Lake(spark, self.config)
         for name in names:
             (root / "landing" / name).mkdir(parents=True)
+
+    def reconfigure(self, *overrides: str) -> None:
+        """Go on with a changed configuration, as after a stop and a start."""
+        self._settings += overrides
+        self.config = load_config(self._conf, self._settings)
+        self.lake = Lake(self.lake.spark, self.config)
 
     def land(self, stream: str, events: Iterable[dict[str, Any] | str], name: str | None = None) -> Path | None:
         """One file of events (or raw lines); none where there are no events."""

@@ -45,6 +45,12 @@ MISTAKES = [
         "streams.playbacks.schema='playback_id STRING, event_time TIMESTAMP, late INT'",
         "column late is one that Rejoin itself adds",
     ),
+    ("streams.playbacks.aliases={nope: [x]}", "streams.playbacks.aliases.nope: not a column of the schema (playback_id, "),
+    ("streams.playbacks.aliases={device: [Title_ID]}", "streams.playbacks.aliases.device: Title_ID is column title_id already"),
+    (
+        "streams.playbacks.aliases={device: [a], title_id: [A]}",
+        "streams.playbacks.aliases.title_id: A is an alias of device already",
+    ),
     ("streams.playbacks.partition_by=minute", "streams.playbacks.partition_by: Input should be 'date' or 'hour'"),
     (
         "streams.playbacks.source.format=carrier_pigeon",

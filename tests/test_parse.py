@@ -1,6 +1,7 @@
 """One line in: an accepted event, or a reason."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,3 +125,30 @@ def test_fields_outside_the_schema_are_rescued(spark: SparkSession, stream: Even
     rows = parsed(spark, stream, [line, plain])
     assert rows[0]["__rescued"] == '{"a":true,"z":{"a":"x","b":[1,2.5,null]}}'
     assert rows[1]["__rescued"] is None
+
+
+def test_a_renamed_field_is_read_under_its_other_names(spark: SparkSession, stream: EventStream) -> None:
+    renamed = replace(stream, aliases={"k": ("key", "old_key"), "t": ("at",), "n": ("number",)})
+    lines = {
+        '{"id":"1","key":"a",%s}' % TIME: ("a", None, None),
+        '{"id":"1","old_key":"c","key":null,"at":1767225600000}': ("c", None, None),
+        # What is not taken is not lost.
+        '{"id":"1","k":"a","key":"b","old_key":"c",%s}' % TIME: ("a", '{"key":"b","old_key":"c"}', None),
+        '{"id":"1","old_key":"c","key":"b",%s}' % TIME: ("b", '{"old_key":"c"}', None),
+        '{"id":"1","key":"5",%s}' % TIME: ("5", None, None),
+        '{"id":"1","key":5,%s}' % TIME: (None, None, "k must be STRING, got 5"),
+        '{"id":"1","number":"3",%s}' % TIME: (None, None, 'n must be INT, got "3"'),
+        '{"id":"1","at":"soon"}': (None, None, "t: soon is not ISO-8601"),
+        '{"id":"1"}': (None, None, "t is absent"),
+    }
+    rows = parsed(spark, renamed, list(lines))
+    for row, (line, (key, rescued, detail)) in zip(rows, lines.items(), strict=True):
+        if detail:
+            assert (row["__detail"] or "").startswith(detail), line
+        else:
+            assert (row["__reason"], row["__event"]["k"], row["__rescued"], row["us"]) == (
+                None,
+                key,
+                rescued,
+                1767225600_000_000,
+            ), line

@@ -69,7 +69,7 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     # In a list of one: two objects on a line, or anything after the object, shows as a list of another length.
     readable = (F.octet_length(line) <= rules.max_event_bytes) & F.is_valid_utf8(line)
     wrapped = F.when(readable, F.concat(F.lit('{"e":['), line, F.lit("]}")))
-    schema = StructType([StructField("e", ArrayType(_text_times(stream.schema))), StructField(_CORRUPT, StringType())])
+    schema = StructType([StructField("e", ArrayType(_read_as(stream))), StructField(_CORRUPT, StringType())])
     options = {
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": _CORRUPT,
@@ -79,17 +79,18 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     wrapper = raw.select("__raw", F.from_json(wrapped, schema, options).alias("__wrapper"))
     parsed = wrapper.select(
         "__raw",
-        F.when(F.size("__wrapper.e") == 1, F.col("__wrapper.e")[0]).alias("__parsed"),
+        F.when(F.size("__wrapper.e") == 1, F.col("__wrapper.e")[0]).alias("__given"),
         F.col(f"__wrapper.{_CORRUPT}").isNotNull().alias(_CORRUPT),
-    )
+    ).select("*", _by_column(stream).alias("__parsed"))
     typed = parsed.select(
         "__raw",
         "__parsed",
         _CORRUPT,
+        _known(stream).alias("__known"),
         F.when(F.col("__parsed").isNotNull(), F.json_object_keys(line)).alias("__keys"),
         F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
     )
-    judged = typed.select("__raw", "__event", _rescued(stream).alias("__rescued"), _verdict(stream, rules).alias("__verdict"))
+    judged = typed.select("__raw", "__event", _rescued().alias("__rescued"), _verdict(stream, rules).alias("__verdict"))
     return judged.select(
         "__raw",
         "__event",
@@ -99,11 +100,35 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     )
 
 
-def _text_times(schema: StructType) -> StructType:
-    """The schema to parse with: top-level times stay text, to be read by our rule and not by Spark's lenient one."""
-    return StructType(
-        [StructField(f.name, StringType() if isinstance(f.dataType, TimestampType) else f.dataType) for f in schema]
-    )
+def _read_as(stream: EventStream) -> StructType:
+    """The schema to parse with: every name that a column may have in events; top-level times stay text, to be read by our rule
+    and not by Spark's lenient one."""
+    kinds = {f.name: StringType() if isinstance(f.dataType, TimestampType) else f.dataType for f in stream.schema}
+    return StructType([StructField(name, kinds[column]) for column in kinds for name in stream.names_of(column)])
+
+
+def _given(name: str) -> Column:
+    return F.col("__given").getField(name)
+
+
+def _by_column(stream: EventStream) -> Column:
+    """What was parsed, under the columns' own names: of a column's names, the first that has a value."""
+    if not stream.aliases:
+        return F.col("__given")
+    columns = [F.coalesce(*map(_given, stream.names_of(f.name))).alias(f.name) for f in stream.schema]
+    return F.when(F.col("__given").isNotNull(), F.struct(*columns))
+
+
+def _known(stream: EventStream) -> Column:
+    """The names whose values are in the columns. An alias beside a value that came first is not among them, so it is rescued."""
+    names = [F.lit(f.name) for f in stream.schema]
+    for column in stream.aliases:
+        before, *aliases = stream.names_of(column)
+        taken = _given(before).isNotNull()
+        for alias in aliases:
+            names.append(F.when(~taken, F.lit(alias)))
+            taken = taken | _given(alias).isNotNull()
+    return F.array(*names)
 
 
 def _parsed(name: str) -> Column:
@@ -137,7 +162,7 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
         F.when(size > rules.max_event_bytes, _judge(Reason.OVERSIZE, too_big)),
         F.when(~F.is_valid_utf8("__raw.value"), _judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64"))),
         F.when(F.col("__parsed").isNull(), _judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
-        F.when(F.col(_CORRUPT) | _any([_suspicious(f) for f in strings]), _mistyped(stream)),
+        F.when(F.col(_CORRUPT) | _any([_suspicious(f.name, stream) for f in strings]), _mistyped(stream)),
         *(_absent(name) for name in stream.required),
         *(_not_a_time(f.name) for f in stream.schema if isinstance(f.dataType, TimestampType)),
         _from_the_future(stream, rules),
@@ -174,16 +199,16 @@ def _before_all_events(stream: EventStream, rules: ParseRules) -> Column:
     return F.when(F.unix_micros(time) < F.lit(rules.earliest_us), _judge(Reason.IMPLAUSIBLE_TIME, detail))
 
 
-def _suspicious(field: StructField) -> Column:
+def _suspicious(column: str, stream: EventStream) -> Column:
     """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
 
     Only text that begins like a number, a literal, an object or a list can have; and not where the line has it quoted
     behind its own key, in either of the two usual spacings.
     """
-    line, text = F.col("__raw.value"), _parsed(field.name)
+    line, text = F.col("__raw.value"), _parsed(column)
     starts = F.substring(text, 1, 1).isin(*"-0123456789tf{[")
-    quoted = [F.contains(line, F.concat(F.lit(f'"{field.name}":{gap}"'), text, F.lit('"'))) for gap in ("", " ")]
-    return starts & ~quoted[0] & ~quoted[1]
+    places = [f'"{name}":{gap}"' for name in stream.names_of(column) for gap in ("", " ")]
+    return starts & ~_any([F.contains(line, F.concat(F.lit(place), text, F.lit('"'))) for place in places])
 
 
 def _mistyped(stream: EventStream) -> Column:
@@ -195,8 +220,9 @@ def _mistyped(stream: EventStream) -> Column:
     line = F.try_parse_json("__raw.value")
     verdicts = []
     for field in stream.schema:
-        item = F.try_variant_get(line, f"$['{field.name}']", "variant")
-        given = item.isNotNull() & ~F.is_variant_null(item)
+        items = [F.try_variant_get(line, f"$['{name}']", "variant") for name in stream.names_of(field.name)]
+        item = F.coalesce(*(F.when(~F.is_variant_null(each), each) for each in items))
+        given = item.isNotNull()
         fits = F.schema_of_variant(item).rlike(_json_type(field.dataType))
         if not isinstance(field.dataType, StringType | TimestampType):
             fits = fits & _parsed(field.name).isNotNull()
@@ -221,10 +247,9 @@ def _json_type(kind: DataType) -> str:
     return names.get(kind.typeName(), r"^(BIGINT|DOUBLE|FLOAT|DECIMAL\(.*\))$")
 
 
-def _rescued(stream: EventStream) -> Column:
-    """JSON of the keys that the schema does not name, sorted; null where there is none."""
-    known = F.array(*(F.lit(f.name) for f in stream.schema))
-    unknown = F.array_except(F.col("__keys"), known)
+def _rescued() -> Column:
+    """JSON of the keys whose values are in no column, sorted; null where there is none."""
+    unknown = F.array_except(F.col("__keys"), F.col("__known"))
     whole = F.from_json("__raw.value", "map<string,variant>")
     entries = F.transform(F.array_sort(unknown), lambda key: F.struct(key, F.element_at(whole, key)))
     return F.when(F.size(unknown) > 0, F.to_json(F.map_from_entries(entries)))

@@ -1,10 +1,13 @@
 """Maintain: compact partitions that are final, remove files that no version needs."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.durations import format_duration
+from pipelines.join.state import superseded
 from pipelines.lake import Lake
 from pipelines.observe.ledger import Ledger
 
@@ -27,6 +30,16 @@ def maintain(lake: Lake, config: Config) -> Iterator[str]:
             removed, added = metrics["numFilesRemoved"], metrics["numFilesAdded"]
         lake.spark.sql(f"VACUUM {name} RETAIN {hours:g} HOURS")
         yield f"{table}: {removed} files into {added}; vacuumed, keeping {format_duration(config.tables.vacuum_retention)}"
+    yield from _drop_superseded_checkpoints(lake)
+
+
+def _drop_superseded_checkpoints(lake: Lake) -> Iterator[str]:
+    """The join's checkpoints of configurations that are no longer in force, where they are on a local disk."""
+    old = [Path(path) for path in superseded(lake)] if lake.exists("ledger") and "://" not in lake.checkpoints else []
+    for path in old:
+        if path.is_dir():
+            shutil.rmtree(path)
+            yield f"checkpoint {path.name}: removed, another configuration is in force"
 
 
 def _closed_before(lake: Lake) -> str | None:

@@ -64,28 +64,24 @@ def join_checkpoint(lake: Lake, config: Config) -> str:
     """The location of the checkpoint for this configuration's state; where that is a new one, it is recorded, and told why."""
     shape, last = StateShape.of(lake, config), _last(lake)
     if last is not None and last["detail"]["parts"] == shape.parts:
-        return _location(lake, last["detail"]["path"])
+        return lake.checkpoint(last["detail"]["path"])
     number = 0 if last is None else last["batch"] + 1
     path = f"join/{number}-{shape.fingerprint}"
     entry = Entry(query=QUERY, batch=number, detail={"path": path, "parts": shape.parts})
     Ledger(lake).write([entry], transaction=(QUERY, number))
     if last is not None:
         log.info("join takes a new checkpoint, and its state from bronze", changed=shape.differences(last["detail"]["parts"]))
-    return _location(lake, path)
+    return lake.checkpoint(path)
 
 
 def superseded(lake: Lake) -> list[str]:
-    """The locations of checkpoints that no run will read again."""
-    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: entry["batch"])
-    return [_location(lake, entry["detail"]["path"]) for entry in entries[:-1]]
+    """The locations of the checkpoints that no run will read again."""
+    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))
+    return [lake.checkpoint(entry["detail"]["path"]) for entry in entries[:-1]]
 
 
 def _last(lake: Lake) -> dict[str, Any] | None:
     return max(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]), default=None)
-
-
-def _location(lake: Lake, path: str) -> str:
-    return lake.checkpoint(path)
 
 
 def _listed(columns: dict[str, str]) -> str:
