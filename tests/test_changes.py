@@ -76,7 +76,7 @@ def test_what_cannot_be_altered_is_refused_with_the_reason(spark: SparkSession, 
 
 
 def hour(n: int, **more: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """An hour of events, two minutes apart: playbacks by half a minute after their impression, some hours after it, some never."""
+    """An hour of events, two minutes apart: playbacks half a minute after their impression, some hours after it, some never."""
     at = [f"{n:02d}:{m:02d}" for m in range(0, 60, 2)]
     impressions = [shown(f"i{time}", time, who=f"w{k % 7}", position=k) for k, time in enumerate(at)]
     who = [f"w{k % 7}" if k % 3 else ("w8" if k % 2 else "nobody") for k in range(len(at))]
