@@ -22,6 +22,7 @@ from pipelines.errors import ConfigError, RejoinError
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.lake import Lake
+    from pipelines.settle.run import SettleResult
 
 app = typer.Typer(
     name="rejoin",
@@ -184,18 +185,28 @@ def settle(
     lake = _lake(config, debug)
     if not (once or everything):
         settle_forever(lake, config)
-    result = job(lake, config, everything=everything)
-    causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(result.causes.items())) or "nothing to settle"
-    typer.echo(f"settled: {causes}; {result.written.inserted:,} rows added, {result.written.updated:,} changed")
+    _say_settled(job(lake, config, everything=everything))
 
 
 @app.command(rich_help_panel=RUN)
-def run(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
-    """Ingest, join and settle together in one application, until stopped."""
-    from pipelines.jobs.run import run_all
+def run(
+    once: Once = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --once: settle pending outcomes too.")] = False,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Ingest, join and settle together in one application, until stopped; or once each (`--once`)."""
+    from pipelines.jobs.run import run_all, run_once
 
+    if everything and not once:
+        raise ConfigError("--all: goes with --once only; a running pipeline settles what becomes final")
     config = _configuration(conf, sets)
-    run_all(_lake(config, debug), config)
+    lake = _lake(config, debug)
+    if once:
+        _say_settled(run_once(lake, config, everything=everything))
+    else:
+        run_all(lake, config)
 
 
 # Proving -----------------------------------------------------------------------------------------------------------------
@@ -378,6 +389,11 @@ def _lake(config: "Config", debug: bool) -> "Lake":
 
     configure_logs()
     return Lake(spark_session(config.spark, debug=debug), config)
+
+
+def _say_settled(result: "SettleResult") -> None:
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(result.causes.items())) or "nothing to settle"
+    typer.echo(f"settled: {causes}; {result.written.inserted:,} rows added, {result.written.updated:,} changed")
 
 
 def _demo_overrides(directory: Path, conf: Path | None, servers: str | None) -> list[str]:

@@ -4,11 +4,18 @@ import time
 
 from pipelines.config import Config
 from pipelines.jobs.driving import wait
-from pipelines.jobs.ingest import start_ingest
-from pipelines.jobs.join import start_join
-from pipelines.jobs.settle import prepare
+from pipelines.jobs.ingest import ingest, start_ingest
+from pipelines.jobs.join import join, start_join
+from pipelines.jobs.settle import prepare, settle
 from pipelines.lake import Lake
-from pipelines.settle.run import settle_once
+from pipelines.settle.run import SettleResult, settle_once
+
+
+def run_once(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
+    """To the end of what is there, one stage after the other; what settle did. `everything` as for settle."""
+    ingest(lake, config, once=True)
+    join(lake, config, once=True)
+    return settle(lake, config, everything=everything)
 
 
 def run_all(lake: Lake, config: Config) -> None:
