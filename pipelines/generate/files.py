@@ -19,16 +19,17 @@ class Wave:
 
 
 def waves(day: Day, count: int) -> Iterator[Wave]:
-    """Cut the day into `count` spans of equal arrival time; the last takes what comes after it."""
-    times = [arrival.at for arrivals in day.arrivals.values() for arrival in arrivals]
+    """Cut the day into `count` spans of arrival time, equal but for the last, which takes the stragglers too: the hundredth of
+    events that arrives last, some of it many hours after all others."""
+    times = sorted(arrival.at for arrivals in day.arrivals.values() for arrival in arrivals)
     if not times:
         return
-    first, last = min(times), max(times)
+    first, last = times[0], times[len(times) * 99 // 100]
     step = (last - first) // count + 1
     cut: list[dict[str, list[str]]] = [{name: [] for name in day.arrivals} for _ in range(count)]
     for name, arrivals in day.arrivals.items():
         for arrival in arrivals:
-            cut[(arrival.at - first) // step][name].append(arrival.line)
+            cut[min((arrival.at - first) // step, count - 1)][name].append(arrival.line)
     for number, lines in enumerate(cut):
         yield Wave(number=number, end=first + (number + 1) * step, lines=lines)
 

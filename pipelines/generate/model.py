@@ -119,7 +119,7 @@ def _arrivals(
     arrivals = [Arrival(at=int(at), line=line) for at, line in zip(arrive, lines, strict=True)]
 
     again = np.flatnonzero(rng.random(count) < model.duplicate_share)
-    gaps = np.exp(rng.normal(np.log(60), 2.0, len(again))) * SECOND
+    gaps = np.minimum(np.exp(rng.normal(np.log(60), 2.0, len(again))), 10 * 3600) * SECOND
     arrivals += [Arrival(at=arrivals[i].at + int(gap), line=lines[i]) for i, gap in zip(again, gaps, strict=True)]
 
     broken = np.flatnonzero(rng.random(count) < model.malformed_share)
