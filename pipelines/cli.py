@@ -5,6 +5,7 @@ line on stderr (the stack trace only with `--debug`). Spark and pandas are impor
 help answers at once.
 """
 
+import logging
 import signal
 import sys
 import traceback
@@ -430,6 +431,9 @@ def main() -> NoReturn:
     """Entry point of `rejoin`, `python -m pipelines` and spark-submit."""
     sys.argv[1:] = _options_last(sys.argv[1:])
     debug = "--debug" in sys.argv
+    if not debug:
+        # Py4J logs the interrupt that stops us, with its stack trace.
+        logging.getLogger().addHandler(logging.NullHandler())
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
 
@@ -462,9 +466,22 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
     except RejoinError as error:
         return _fail(str(error), debug)
     except Exception as error:
-        from pipelines.jobs.driving import first_line
+        return _unless_meant(_INTERRUPTED) if _stopping(error) else _fail(_unexpected(error), debug)
 
-        return _fail(f"{first_line(error)} (a bug, or an environment we do not know: see --debug)", debug)
+
+def _unexpected(error: Exception) -> str:
+    from pipelines.jobs.driving import first_line
+
+    return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
+
+
+def _stopping(error: BaseException) -> bool:
+    """Whether it happened on the way out after an interrupt: who stops a service may stop the JVM under it at the same time."""
+    while error.__context__ is not None:
+        error = error.__context__
+        if isinstance(error, KeyboardInterrupt):
+            return True
+    return False
 
 
 def _unless_meant(code: int) -> int:

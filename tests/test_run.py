@@ -92,7 +92,8 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
 
     # The sources are quiet now: heartbeats bring the horizon up to the door.
     until(horizon, 120, process)
-    process.send_signal(signal.SIGTERM)
+    # To the whole group, as who stops a service does: the JVM may go before Python has said goodbye to it.
+    os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     pipeline.settle(everything=True)
