@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, instants
+from pipelines import cli, durations, instants, references
 from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
@@ -83,7 +83,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants):
+    for module in (durations, cli, instants, references):
         assert doctest.testmod(module).failed == 0
 
 

@@ -1,11 +1,15 @@
 """A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
 
+import os
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config import KafkaSource
 from pipelines.durations import micros
-from pipelines.kafka_client import client_options, partition_count
+from pipelines.kafka_client import partition_count
+from pipelines.kafka_connection import resolved_options, servers_of
+from pipelines.kafka_options import for_java
 
 
 def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFrame:
@@ -26,7 +30,9 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFram
 
 
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
-    options = {f"kafka.{name}": value for name, value in client_options(source, where).items()}
+    """Spark's options. Hold secrets, of which the session keeps its plans and its page free (pipelines/session.py)."""
+    client = for_java(resolved_options(source, where), shaded="DATABRICKS_RUNTIME_VERSION" in os.environ)
+    options = {"kafka.bootstrap.servers": servers_of(source, where), **{f"kafka.{name}": value for name, value in client.items()}}
     options |= {"subscribe": source.topic, "startingOffsets": source.starting_offsets, "failOnDataLoss": "true"}
     if source.max_offsets_per_trigger is not None:
         options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)
