@@ -55,8 +55,25 @@ class FilesSource(Model):
     path: str
 
 
+class ValueConfig(Model):
+    """What the values of a topic's records are: JSON, or Avro by the schema in a file; `confluent` framing has a schema id
+    ahead of it."""
+
+    format: Literal["json", "avro"] = "json"
+    schema_file: str | None = None
+    framing: Literal["none", "confluent"] = "none"
+
+    @model_validator(mode="after")
+    def _schema_is_for_avro(self) -> "ValueConfig":
+        if self.format == "avro" and self.schema_file is None:
+            raise ValueError("schema_file: missing; avro needs the file of a schema (.avsc)")
+        if self.format == "json" and (self.schema_file is not None or self.framing != "none"):
+            raise ValueError("format: json takes neither schema_file nor framing; allowed with them: avro")
+        return self
+
+
 class KafkaSource(Model):
-    """A Kafka topic whose values are JSON events. `options` are Kafka client settings without the prefix `kafka.`; see
+    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see
     `pipelines.kafka_options`."""
 
     format: Literal["kafka"]
@@ -67,6 +84,7 @@ class KafkaSource(Model):
     min_offsets_per_trigger: int | None = Field(default=None, gt=0)
     max_trigger_delay: Duration = timedelta(minutes=15)
     options: dict[str, str] = {}
+    value: ValueConfig = ValueConfig()
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "KafkaSource":

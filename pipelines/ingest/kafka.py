@@ -2,11 +2,13 @@
 
 import os
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.avro_values import read_schema
 from pipelines.config import KafkaSource
 from pipelines.durations import micros
+from pipelines.ingest.avro import decoded
 from pipelines.kafka_client import partition_count
 from pipelines.kafka_connection import resolved_options, servers_of
 from pipelines.kafka_options import for_java
@@ -16,9 +18,10 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFram
     """The records' values as `__raw` (see `pipelines.ingest.sources`), each with its topic, partition, offset and timestamp.
     Raises SourceError where there is no such topic, or no broker that answers."""
     partition_count(source, where)  # so that a broker out of reach, or a topic misspelt, is told in one line
+    value = _value(source, where)
     records = spark.readStream.format("kafka").options(**_options(source, where)).load()
     raw = F.struct(
-        F.col("value").cast("string").alias("value"),
+        *value,
         F.col("topic").alias("source"),
         F.col("partition").alias("source_partition"),
         F.col("offset").alias("source_offset"),
@@ -27,6 +30,18 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFram
         F.current_timestamp().alias("ingest_time"),
     )
     return records.select(raw.alias("__raw"))
+
+
+def _value(source: KafkaSource, where: str) -> list[Column]:
+    """The event as text; where that is decoded from other bytes, these and the problem with them too. Raises ConfigError."""
+    if source.value.format == "json":
+        return [F.col("value").cast("string").alias("value")]
+    found = decoded(F.col("value"), read_schema(source.value, where), framed=source.value.framing == "confluent")
+    return [
+        found.getField("value").alias("value"),
+        found.getField("problem").alias("problem"),
+        F.col("value").alias("encoded"),
+    ]
 
 
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
