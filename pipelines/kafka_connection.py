@@ -108,10 +108,12 @@ def _refusal(said: list[KafkaError], protocol: str, *, certain: bool) -> str | N
             "has a certificate that does not hold (certificate verify failed); give the PEM of the authority that signed it as "
             "options.ssl.truststore.location, and call the host what the certificate does"
         )
-    if KafkaError._SSL in texts:
-        return f"makes no TLS connection ({texts[KafkaError._SSL]}); correct options.ssl.*"
+    dropped = texts.get(KafkaError._TRANSPORT, "")
+    tls = texts.get(KafkaError._SSL) or (dropped if "SSL alert" in dropped else None)
+    if tls:
+        return f"makes no TLS connection ({tls}); correct options.ssl.*, of which ssl.keystore.* is the client's certificate"
     # A listener of another protocol hangs up, as one that is being restarted may.
-    hung_up = texts.keys() == {KafkaError._ALL_BROKERS_DOWN} or "PLAINTEXT broker" in texts.get(KafkaError._TRANSPORT, "")
+    hung_up = texts.keys() == {KafkaError._ALL_BROKERS_DOWN} or "PLAINTEXT broker" in dropped
     if hung_up and certain:
         return f"closes each connection; is options.security.protocol ({protocol}) what its listener speaks?"
     return None

@@ -29,7 +29,9 @@ FIELDS = {
         "seconds_watched": "int",
     },
 }
-MODEL = DayModel(day=date(2026, 1, 10), seed=3, impressions=400, playbacks=150, malformed_share=0.05, late_share=0.05, future_share=0.05)
+MODEL = DayModel(
+    day=date(2026, 1, 10), seed=3, impressions=400, playbacks=150, malformed_share=0.05, late_share=0.05, future_share=0.05
+)
 
 
 def values(root: Path) -> list[str]:
