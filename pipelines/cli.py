@@ -141,7 +141,9 @@ def generate(
         malformed_share=malformed_share,
         future_share=future_share,
     )
-    with Progress(TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    column = TextColumn("{task.description}")
+    with Progress(column, console=console, transient=True, disable=not console.is_terminal) as shown:
         tasks = {name: shown.add_task(f"{name}: ...") for name in config.streams}
 
         def progress(name: str, lines: int) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipelines.ddl import Column, parse_ddl
 from pipelines.durations import format_duration, parse_duration
+from pipelines.kafka_options import check_as_written
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Role = Literal["exposure", "outcome"]
@@ -40,29 +41,11 @@ BRONZE_COLUMNS = (
     "rescued",
 )
 ATTRIBUTION_COLUMNS = ("exposure_id", "exposure_time", "attributed_by", "updated_at")
-KAFKA_SECRETS = ("sasl.jaas.config", "ssl.truststore.password", "ssl.keystore.password", "ssl.key.password")
-KAFKA_OPTIONS = (
-    "security.protocol",
-    "sasl.mechanism",
-    "ssl.truststore.location",
-    "ssl.truststore.type",
-    "ssl.truststore.certificates",
-    "ssl.keystore.location",
-    "ssl.keystore.type",
-    "ssl.endpoint.identification.algorithm",
-    "request.timeout.ms",
-    "default.api.timeout.ms",
-    "fetch.max.bytes",
-    "max.partition.fetch.bytes",
-    "client.id",
-    "client.rack",
-    *KAFKA_SECRETS,
-)
 INTERNAL_TABLES = ("quarantine", "ledger", "reconciliations", "reconciliation_diffs", "heartbeats")
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class FilesSource(Model):
@@ -72,9 +55,26 @@ class FilesSource(Model):
     path: str
 
 
+class ValueConfig(Model):
+    """What the values of a topic's records are: JSON, or Avro by the schema in a file; `confluent` framing has a schema id
+    ahead of it."""
+
+    format: Literal["json", "avro"] = "json"
+    schema_file: str | None = None
+    framing: Literal["none", "confluent"] = "none"
+
+    @model_validator(mode="after")
+    def _schema_is_for_avro(self) -> "ValueConfig":
+        if self.format == "avro" and self.schema_file is None:
+            raise ValueError("schema_file: missing; avro needs the file of a schema (.avsc)")
+        if self.format == "json" and (self.schema_file is not None or self.framing != "none"):
+            raise ValueError("format: json takes neither schema_file nor framing; allowed with them: avro")
+        return self
+
+
 class KafkaSource(Model):
-    """A Kafka topic whose values are JSON events. `options` are Kafka client settings without the prefix `kafka.`; of those that
-    hold a secret, the value must be a reference (`${env:...}`, `${secret:...}`)."""
+    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see
+    `pipelines.kafka_options`."""
 
     format: Literal["kafka"]
     bootstrap_servers: str
@@ -84,17 +84,14 @@ class KafkaSource(Model):
     min_offsets_per_trigger: int | None = Field(default=None, gt=0)
     max_trigger_delay: Duration = timedelta(minutes=15)
     options: dict[str, str] = {}
+    value: ValueConfig = ValueConfig()
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "KafkaSource":
-        for name, value in self.options.items():
-            if name not in KAFKA_OPTIONS:
-                raise ValueError(f"options.{name}: not an option that is passed on; allowed: {', '.join(KAFKA_OPTIONS)}")
-            if name in KAFKA_SECRETS and not (value.startswith("${") and value.endswith("}")):
-                raise ValueError(
-                    f"options.{name}: holds a secret, which a file must not; give a reference such as ${{env:NAME}} or "
-                    "${secret:scope/key}"
-                )
+        try:
+            check_as_written(self.options)
+        except ValueError as error:
+            raise ValueError(f"options.{error}") from None
         least, most = self.min_offsets_per_trigger, self.max_offsets_per_trigger
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_offsets_per_trigger: {least} is more than max_offsets_per_trigger ({most})")

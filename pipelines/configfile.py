@@ -58,21 +58,36 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        raise ConfigError(f"{path}:{line} not valid YAML ({_problem(error)})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys (lake, streams, join, ...)")
     return raw
 
 
+def _problem(error: yaml.YAMLError) -> str:
+    """What YAML has against a file; without the value where one begins with * or !, for it may be a secret."""
+    problem = str(getattr(error, "problem", None) or "unreadable")
+    if "undefined alias" in problem or "the tag" in problem:
+        return "a value that begins with * or ! needs quotes"
+    return problem
+
+
 def _parse_override(text: str) -> tuple[list[str], Any]:
     path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
+    keys = _keys(path.strip())
     if not equals or not all(keys):
-        raise ConfigError(f"--set {text}: must read key.path=value, e.g. --set join.hot_window=30m")
+        # What stands there may be a secret, so it is not shown.
+        raise ConfigError("--set: must read key.path=value, e.g. --set join.hot_window=30m")
     try:
         return keys, yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError:
         return keys, value
+
+
+def _keys(path: str) -> list[str]:
+    """The keys of a path; below `source.options` and `spark.conf` there is only one, which has dots of its own."""
+    dotted = re.fullmatch(r"(.+\.source\.options|spark\.conf)\.(.+)", path)
+    return [*dotted[1].split("."), dotted[2]] if dotted else path.split(".")
 
 
 def _apply(raw: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -87,7 +102,8 @@ def _apply(raw: dict[str, Any], keys: list[str], value: Any) -> None:
 def _one_line(error: ValidationError, path: Path, overridden: set[str]) -> str:
     lines = [_explain(item) for item in error.errors()]
     key = lines[0].partition(":")[0]
-    place = "--set" if any(key == o or o.startswith(key + ".") for o in overridden) else str(path)
+    typed = any(f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.") for o in overridden)
+    place = "--set" if typed else str(path)
     more = f" (and {len(lines) - 1} more: {', '.join(line.partition(':')[0] for line in lines[1:])})" if lines[1:] else ""
     return f"{place}: {lines[0]}{more}"
 

@@ -1,41 +1,27 @@
 """What this side of Spark asks of Kafka: is the topic there, make one, produce to it. Python's client, librdkafka."""
 
-import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.cimpl import NewTopic
 
 from pipelines.config import KafkaSource
 from pipelines.errors import SourceError
-from pipelines.references import resolve
-
-_TIMEOUT = 15.0
-
-# librdkafka prints each of its many attempts; what matters comes as an exception.
-_QUIET = logging.getLogger("pipelines.librdkafka")
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
-
-
-def client_options(source: KafkaSource, where: str) -> dict[str, str]:
-    """Settings of a Kafka client, references resolved. Holds secrets: not to be logged."""
-    options = {name: resolve(value, f"{where}.options.{name}") for name, value in source.options.items()}
-    return {"bootstrap.servers": resolve(source.bootstrap_servers, f"{where}.bootstrap_servers"), **options}
+from pipelines.kafka_connection import TIMEOUT as _TIMEOUT
+from pipelines.kafka_connection import client_settings as _settings
+from pipelines.kafka_connection import connect, servers_of
+from pipelines.kafka_connection import reason as _reason
 
 
 def partition_count(source: KafkaSource, where: str) -> int:
     """Raises SourceError where the broker cannot be reached, or has no such topic."""
-    servers = resolve(source.bootstrap_servers, f"{where}.bootstrap_servers")
-    try:
-        found = AdminClient(_settings(source, where)).list_topics(source.topic, timeout=_TIMEOUT).topics[source.topic]
-    except KafkaException as error:
-        raise SourceError(f"{where}: no answer from Kafka at {servers} ({_reason(error)}); is it up, and reachable?") from None
+    found = connect(source, where, source.topic)[1][source.topic]
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise SourceError(f"{where}.topic: not allowed to see {source.topic}; let this user describe and read it")
     if found.error is not None or not found.partitions:
+        servers = servers_of(source, where)
         raise SourceError(f"{where}.topic: {source.topic} does not exist at {servers}; create it, or correct the name")
     return len(found.partitions)
 
@@ -67,9 +53,9 @@ def check_continues(source: KafkaSource, where: str, consumed: Mapping[int, int]
 
 def create_topic(source: KafkaSource, where: str, partitions: int) -> None:
     """Create the topic where it is not there yet. Raises SourceError."""
-    admin = AdminClient(_settings(source, where))
+    admin, topics = connect(source, where)
     try:
-        if source.topic not in admin.list_topics(timeout=_TIMEOUT).topics:
+        if source.topic not in topics:
             admin.create_topics([NewTopic(source.topic, num_partitions=partitions)])[source.topic].result(_TIMEOUT)
     except KafkaException as error:
         raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
@@ -113,11 +99,3 @@ def produce(
             f"{where}: {left or len(failed)} records were not acknowledged by Kafka ({failed[0] if failed else 'timeout'})"
         )
     return sent
-
-
-def _settings(source: KafkaSource, where: str) -> dict[str, Any]:
-    return {**client_options(source, where), "logger": _QUIET}
-
-
-def _reason(error: KafkaException) -> str:
-    return str(error.args[0].str()) if error.args and hasattr(error.args[0], "str") else str(error)

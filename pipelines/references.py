@@ -14,6 +14,15 @@ _REFERENCE = re.compile(r"\$\{(env|secret):([^}]*)\}")
 SECRETS_DIR = "REJOIN_SECRETS_DIR"
 
 
+def is_reference(text: str) -> bool:
+    """Whether `text` is one reference, and nothing beside it.
+
+    >>> is_reference("${env:PASSWORD}"), is_reference("${env:A}hunter2${env:B}")
+    (True, False)
+    """
+    return _REFERENCE.fullmatch(text) is not None
+
+
 def resolve(text: str, where: str) -> str:
     """Replace each reference in `text` by its value; `where` is the key path that an error names."""
     return _REFERENCE.sub(lambda match: _look_up(match[1], match[2], where), text)

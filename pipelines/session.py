@@ -36,6 +36,11 @@ _SEMANTIC = {
     "spark.sql.streaming.numRecentProgressUpdates": "10000",
 }
 
+# Options whose values neither a plan, nor Spark's page, nor `SET -v` shows: what Spark hides by itself, and the logins and keys
+# of Kafka clients. `spark.redaction.regex` says the same of all settings, but only where the session is started here.
+_HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
+_HIDING = {"spark.sql.redaction.options.regex": f"{_HIDDEN}|url"}
+
 
 def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
     """The session of this process, started when there is none. Raises RejoinError where Java or Delta is missing."""
@@ -45,7 +50,7 @@ def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -
     else:
         with _quiet_jvm(debug):
             session = _local_session(settings, debug)
-    for key, value in _SEMANTIC.items():
+    for key, value in {**_SEMANTIC, **_HIDING}.items():
         session.conf.set(key, value)
     return session
 
@@ -74,6 +79,7 @@ def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
         "spark.databricks.delta.snapshotPartitions": "2",
         # Three queries share one driver: each gets its turn.
         "spark.scheduler.mode": "FAIR",
+        "spark.redaction.regex": _HIDDEN,
         **_jars(),
         **settings.conf,
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, instants
+from pipelines import cli, durations, instants, references
 from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
@@ -71,6 +71,22 @@ MISTAKES = [
         "min_offsets_per_trigger: 2}",
         "streams.playbacks.source.min_offsets_per_trigger: 2 is more than max_offsets_per_trigger (1)",
     ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {format: avro}}",
+        "streams.playbacks.source.value.schema_file: missing; avro needs the file of a schema",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {framing: confluent}}",
+        "streams.playbacks.source.value.format: json takes neither schema_file nor framing",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {format: protobuf}}",
+        "streams.playbacks.source.value.format: Input should be 'json' or 'avro'",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {formt: avro}}",
+        "streams.playbacks.source.value.formt: unknown key; did you mean format? allowed: format, schema_file, framing",
+    ),
     ("streams.quarantine.role=outcome", "streams.quarantine.id: missing"),
     ("state_store.provider=mongodb", "state_store.provider: Input should be 'rocksdb' or 'memory'"),
     ("trigger.max_files=0", "trigger.max_files: Input should be greater than 0"),
@@ -89,7 +105,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants):
+    for module in (durations, cli, instants, references):
         assert doctest.testmod(module).failed == 0
 
 

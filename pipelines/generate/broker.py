@@ -29,6 +29,7 @@ class Broker:
     directory: Path
     port: int
     controller_port: int
+    protocol: str
     settings: Mapping[str, str]
     _process: subprocess.Popen[bytes] | None = None
 
@@ -69,11 +70,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def local_broker(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Broker]:
-    """Format and start a broker that keeps its data under `directory`; stopped on the way out, however that comes."""
+def local_broker(directory: Path, settings: Mapping[str, str] | None = None, *, protocol: str = "PLAINTEXT") -> Iterator[Broker]:
+    """Format and start a broker that keeps its data under `directory`; stopped on the way out, however that comes.
+
+    Clients speak `protocol` with it, for which `settings` has the certificates and users."""
     directory.mkdir(parents=True, exist_ok=True)
     port, controller_port = _free_ports(2)
-    broker = Broker(directory=directory, port=port, controller_port=controller_port, settings=settings or {})
+    broker = Broker(directory=directory, port=port, controller_port=controller_port, protocol=protocol, settings=settings or {})
     _format(broker)
     try:
         broker.start()
@@ -88,10 +91,11 @@ def _format(broker: Broker) -> None:
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{broker.controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{broker.port},CONTROLLER://127.0.0.1:{broker.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker.port}",
+        "listeners": f"{broker.protocol}://127.0.0.1:{broker.port},CONTROLLER://127.0.0.1:{broker.controller_port}",
+        "advertised.listeners": f"{broker.protocol}://127.0.0.1:{broker.port}",
+        "inter.broker.listener.name": broker.protocol,
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": f"{broker.protocol}:{broker.protocol},CONTROLLER:PLAINTEXT",
         "log.dirs": str((broker.directory / "data").absolute()),
         "num.partitions": "2",
         "offsets.topic.replication.factor": "1",
@@ -106,13 +110,17 @@ def _format(broker: Broker) -> None:
         **broker.settings,
     }
     file = broker.directory / "server.properties"
-    file.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    file.write_text("".join(f"{key}={_escaped(value)}\n" for key, value in lines.items()))
     tool = [*_java(), "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", str(file)]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise RejoinError(
             f"the Kafka broker's storage could not be made: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
         )
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\")
 
 
 def _java() -> list[str]:

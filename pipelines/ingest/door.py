@@ -28,6 +28,7 @@ from pipelines.durations import micros
 from pipelines.events import EventStream
 from pipelines.heartbeats import promised
 from pipelines.histogram import Histogram, cumulative
+from pipelines.ingest.parse import is_decoded
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
@@ -181,12 +182,14 @@ class Door:
     def _as_judged_before(self, lake: Lake, rows: DataFrame) -> DataFrame:
         """Leave out the lines that are in quarantine: a clock that was ahead once would be in time by now."""
         judged = lake.read("quarantine").where(F.col("stream") == self.stream.name).select("source", "payload").distinct()
-        same = (F.col("__raw.source") == F.col("source")) & (_payload() == F.col("payload"))
+        same = (F.col("__raw.source") == F.col("source")) & (_payload(rows) == F.col("payload"))
         return rows.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*rows.columns)
 
 
-def _payload() -> Column:
+def _payload(parsed: DataFrame) -> Column:
     """The event as it came; base64 of it where its bytes are no text."""
+    if is_decoded(parsed):
+        return F.base64("__raw.encoded")
     value = F.col("__raw.value")
     return F.when(F.is_valid_utf8(value), value).otherwise(F.base64(value.cast("binary")))
 
@@ -225,7 +228,7 @@ def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFr
             F.lit(stream.name).alias("stream"),
             F.col("__reason").alias("reason"),
             F.col("__detail").alias("detail"),
-            _payload().alias("payload"),
+            _payload(parsed).alias("payload"),
             *_origin(batch_id),
             F.to_date("__raw.ingest_time").alias("ingest_date"),
         )

@@ -1,20 +1,27 @@
 """A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
 
-from pyspark.sql import DataFrame, SparkSession
+import os
+
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.avro_values import read_schema
 from pipelines.config import KafkaSource
 from pipelines.durations import micros
-from pipelines.kafka_client import client_options, partition_count
+from pipelines.ingest.avro import decoded
+from pipelines.kafka_client import partition_count
+from pipelines.kafka_connection import resolved_options, servers_of
+from pipelines.kafka_options import for_java
 
 
 def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFrame:
     """The records' values as `__raw` (see `pipelines.ingest.sources`), each with its topic, partition, offset and timestamp.
     Raises SourceError where there is no such topic, or no broker that answers."""
     partition_count(source, where)  # so that a broker out of reach, or a topic misspelt, is told in one line
+    value = _value(source, where)
     records = spark.readStream.format("kafka").options(**_options(source, where)).load()
     raw = F.struct(
-        F.col("value").cast("string").alias("value"),
+        *value,
         F.col("topic").alias("source"),
         F.col("partition").alias("source_partition"),
         F.col("offset").alias("source_offset"),
@@ -25,8 +32,22 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFram
     return records.select(raw.alias("__raw"))
 
 
+def _value(source: KafkaSource, where: str) -> list[Column]:
+    """The event as text; where that is decoded from other bytes, these and the problem with them too. Raises ConfigError."""
+    if source.value.format == "json":
+        return [F.col("value").cast("string").alias("value")]
+    found = decoded(F.col("value"), read_schema(source.value, where), framed=source.value.framing == "confluent")
+    return [
+        found.getField("value").alias("value"),
+        found.getField("problem").alias("problem"),
+        F.col("value").alias("encoded"),
+    ]
+
+
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
-    options = {f"kafka.{name}": value for name, value in client_options(source, where).items()}
+    """Spark's options. Hold secrets, of which the session keeps its plans and its page free (pipelines/session.py)."""
+    client = for_java(resolved_options(source, where), shaded="DATABRICKS_RUNTIME_VERSION" in os.environ)
+    options = {"kafka.bootstrap.servers": servers_of(source, where), **{f"kafka.{name}": value for name, value in client.items()}}
     options |= {"subscribe": source.topic, "startingOffsets": source.starting_offsets, "failOnDataLoss": "true"}
     if source.max_offsets_per_trigger is not None:
         options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)

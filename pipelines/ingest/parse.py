@@ -31,6 +31,7 @@ class Reason(str, Enum):
     """Why an event is in quarantine."""
 
     TOMBSTONE = "tombstone"
+    NOT_AVRO = "not_avro"
     NOT_UTF8 = "not_utf8"
     OVERSIZE = "oversize"
     NOT_JSON = "not_json"
@@ -90,7 +91,8 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         F.when(F.col("__parsed").isNotNull(), F.json_object_keys(line)).alias("__keys"),
         F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
     )
-    judged = typed.select("__raw", "__event", _rescued().alias("__rescued"), _verdict(stream, rules).alias("__verdict"))
+    verdict = F.coalesce(*_undecodable(raw), _verdict(stream, rules))
+    judged = typed.select("__raw", "__event", _rescued().alias("__rescued"), verdict.alias("__verdict"))
     return judged.select(
         "__raw",
         "__event",
@@ -168,6 +170,17 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
         _from_the_future(stream, rules),
         _before_all_events(stream, rules),
     )
+
+
+def is_decoded(rows: DataFrame) -> bool:
+    """Whether the text in `__raw` has been decoded from other bytes, which are there too."""
+    raw = rows.schema["__raw"].dataType
+    return isinstance(raw, StructType) and "encoded" in raw.names
+
+
+def _undecodable(raw: DataFrame) -> list[Column]:
+    problem = F.col("__raw.problem")
+    return [F.when(problem.isNotNull(), _judge(Reason.NOT_AVRO, problem))] if is_decoded(raw) else []
 
 
 def _judge(reason: Reason, detail: Column) -> Column:

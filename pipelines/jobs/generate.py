@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.avro_values import NotAvroError, from_json, read_schema
 from pipelines.config import Config, FilesSource, KafkaSource
 from pipelines.generate.files import Wave, waves, write_lines
 from pipelines.generate.model import DayModel, generate_day
@@ -47,6 +48,7 @@ def targets_of(config: Config, out: Path | None = None) -> dict[str, Path | Kafk
         elif isinstance(source, FilesSource):
             targets[name] = Path(resolve(source.path, f"{where}.path"))
         else:
+            _encoder(source, where)  # so that a schema that cannot be read is told before a topic is made
             create_topic(source, where, _PARTITIONS)
             targets[name] = source
     return targets
@@ -66,14 +68,32 @@ def deliver(
         if isinstance(target, Path):
             write_lines(wave, name, target, compress=compress)
         else:
-            records = _keyed(lines, config.join.keys[:1])
-            produce(target, f"streams.{name}.source", records, per_second=per_second)
+            where = f"streams.{name}.source"
+            records = _keyed(lines, config.join.keys[:1], _encoder(target, where))
+            produce(target, where, records, per_second=per_second)
 
 
-def _keyed(lines: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+def _keyed(
+    lines: Sequence[str], keys: Sequence[str], encode: Callable[[str], str | bytes]
+) -> Iterator[tuple[str | None, str | bytes]]:
     """Records of one key go to one partition; what is no event has no key."""
     for line in lines:
-        yield _key(line, keys), line
+        yield _key(line, keys), encode(line)
+
+
+def _encoder(target: KafkaSource, where: str) -> Callable[[str], str | bytes]:
+    """How a line becomes the value of a record; one that is no event of an Avro schema stays as it is, for the door to refuse."""
+    if target.value.format == "json":
+        return lambda line: line
+    schema, framed = read_schema(target.value, where), target.value.framing == "confluent"
+
+    def encode(line: str) -> str | bytes:
+        try:
+            return from_json(line, schema, framed=framed)
+        except NotAvroError:
+            return line
+
+    return encode
 
 
 def _key(line: str, keys: Sequence[str]) -> str | None:

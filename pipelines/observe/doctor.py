@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.avro_values import read_schema
 from pipelines.config import Config, KafkaSource
 from pipelines.errors import RejoinError
 from pipelines.ingest.files import FILE_NAMES
@@ -92,6 +93,8 @@ def _source(config: Config, name: str) -> Finding:
 
 def _topic(source: KafkaSource, where: str) -> Finding:
     try:
+        if source.value.format == "avro":
+            read_schema(source.value, where)
         partitions = partition_count(source, where)
     except RejoinError as error:
         return Finding(ok=False, what=str(error))
