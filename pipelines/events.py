@@ -1,6 +1,6 @@
 """What a stream of events is to the rest of the code: names, schema, identity, time, partitions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import cast
@@ -21,7 +21,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.config import Config, Role
+from pipelines.config import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, PARTITION_COLUMNS, Config, Role
 
 _UTC_TIMESTAMP = TimestampType()
 _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
@@ -138,6 +138,16 @@ class Streams:
             exposure=EventStream.of(config, "exposure"), outcome=EventStream.of(config, "outcome"), carry=config.join.carry
         )
 
+    def with_retired(self, exposure: StructType, outcome: StructType, attributed: StructType) -> "Streams":
+        """With the columns that the tables (of these schemas) have beyond what is declared, at the end; those of an exposure that
+        were carried are carried still, for outcomes of then."""
+        events = replace(self.outcome, schema=_with_beyond(self.outcome.schema, outcome, attributed.names))
+        shown = replace(self.exposure, schema=_with_beyond(self.exposure.schema, exposure, exposure.names))
+        taken = {*ATTRIBUTION_COLUMNS, *events.schema.names, *(f"exposure_{name}" for name in self.carry)}
+        once = {name for name in attributed.names if name not in taken}
+        carried = tuple(f.name for f in shown.schema if f"exposure_{f.name}" in once)
+        return replace(self, exposure=shown, outcome=events, carry=(*self.carry, *carried))
+
     @property
     def both(self) -> tuple[EventStream, EventStream]:
         return self.exposure, self.outcome
@@ -201,6 +211,12 @@ class Streams:
             outcome=replace(self.outcome, keys=keys),
             withheld=frozenset(self.carry) - frozenset(carry),
         )
+
+
+def _with_beyond(declared: StructType, table: StructType, wanted: Collection[str]) -> StructType:
+    """What is declared, then the event's columns that the bronze table has beyond it, of those wanted."""
+    ours = {*declared.names, *BRONZE_COLUMNS, *PARTITION_COLUMNS}
+    return StructType([*declared.fields, *(f for f in table if f.name not in ours and f.name in wanted)])
 
 
 def _sorted_keys(value: str, kind: DataType) -> str:

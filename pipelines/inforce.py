@@ -98,21 +98,22 @@ def rules_in_force(lake: Lake, config: Config) -> Rules:
     return _rules(history) if history else Rules.of(config)
 
 
-def put_in_force(lake: Lake, config: Config) -> Rules:
-    """At the start of a lane: record this configuration where it is not the one in force, and tell what has changed.
+def put_in_force(lake: Lake, config: Config, *tables: str) -> Rules:
+    """At the start of a lane: judge this configuration, make the tables what it says, and record it where it is not the one in
+    force; tell what has changed.
 
-    Raises LakeError for a change that is refused.
+    Raises LakeError, before anything is touched, for a change that is refused.
     """
-    history = _history(lake)
+    history = _history(lake) if lake.exists("ledger") else []
     now = _definition(config)
     before = history[-1].definition if history else now
-    if history and before == now:
-        return _rules(history)
     _refuse(before, now)
-    since = lake.max_event_time(lake.streams.outcome) if history else None
-    change = Change(definition=now, after=since)
-    rules = _rules([*history, change])
+    since = lake.max_event_time(lake.streams.outcome) if history and before != now else None
+    rules = _rules([*history, Change(definition=now, after=since)]) if before != now or not history else _rules(history)
     _require_columns(lake, rules)
+    lake.ensure("ledger", *tables)
+    if history and before == now:
+        return rules
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed = [f"{key}: {_text(before.get(key))} -> {_text(now.get(key))}" for key in differing]
     number = len(history)
@@ -121,7 +122,8 @@ def put_in_force(lake: Lake, config: Config) -> Rules:
     Ledger(lake).write([entry], transaction=(QUERY, number))
     if changed:
         log.info("configuration changed", changed=changed, for_outcomes_after=iso(since))
-    return rules
+    require_in_force(lake, config)
+    return rules_in_force(lake, config)
 
 
 def require_in_force(lake: Lake, config: Config) -> None:
@@ -188,7 +190,7 @@ def _refuse(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def _require_columns(lake: Lake, rules: Rules) -> None:
     """Late events of outcomes under an earlier rule are matched by that rule's keys."""
-    for stream in lake.streams.both:
+    for stream in lake.declared.both:
         for key in (key for rule in rules for key in rule.keys):
             if key not in stream.schema.names:
                 raise LakeError(

@@ -24,6 +24,7 @@ from pipelines.schemas import TableSpec, table_specs
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
+_OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
 
@@ -35,6 +36,7 @@ class Lake:
         self.config = config
         self._ensured: set[str] = set()
         self._ids: dict[str, str] = {}
+        self._streams: Streams | None = None
         self.root = config.lake if config.lake_is_catalog else _location(resolve(config.lake, "lake"))
         if config.checkpoints:
             self.checkpoints = _location(resolve(config.checkpoints, "checkpoints"))
@@ -42,8 +44,14 @@ class Lake:
             self.checkpoints = f"{self.root}/_rejoin/checkpoints"
 
     @cached_property
-    def streams(self) -> Streams:
+    def declared(self) -> Streams:
+        """The streams as the configuration has them: what events are held to at the door."""
         return Streams.of(self.config)
+
+    @property
+    def streams(self) -> Streams:
+        """The streams for all that reads tables: as declared, or more (`as_tables_have`)."""
+        return self._streams or self.declared
 
     @property
     def attributed(self) -> str:
@@ -56,7 +64,9 @@ class Lake:
         return (*both, "quarantine", self.attributed, "ledger", "reconciliations", "reconciliation_diffs")
 
     def with_session(self, spark: SparkSession) -> "Lake":
-        return Lake(spark, self.config)
+        other = Lake(spark, self.config)
+        other._streams = self._streams
+        return other
 
     def identifier(self, table: str) -> str:
         """How SQL names the table."""
@@ -74,21 +84,45 @@ class Lake:
 
     def ensure(self, *tables: str) -> None:
         """Create the tables that are not there, and alter those that need it. Raises LakeError, before any is touched, where one
-        has columns that cannot become what this configuration needs."""
-        fresh, changes = [], []
+        (of the lake, not of `tables` only) has columns that cannot become what this configuration needs."""
+        if set(tables) <= self._ensured:
+            return
+        changes = self.judge(*tables)
         for table in tables:
-            if table in self._ensured:
-                continue
-            columns = self._columns(table)
-            if columns is None:
-                fresh.append(table)
-            else:
-                changes += [(table, clause) for clause in alterations(table, self._spec(table).schema, columns)]
-        for table in fresh:
-            self._create(table, self._spec(table))
-        for table, clause in changes:
-            self._alter(table, clause)
+            if changes[table] is None:
+                self._create(table, self._spec(table))
+            for clause in changes[table] or ():
+                self._alter(table, clause)
         self._ensured.update(tables)
+
+    def judge(self, *tables: str) -> dict[str, list[str] | None]:
+        """What each of the tables, and of those that depend on the configuration, lacks to be what that says: clauses of ALTER
+        TABLE, or None where it does not exist. Raises LakeError for one that cannot become that."""
+        names = dict.fromkeys([*(stream.name for stream in self.declared.both), self.attributed, *tables])
+        found = {name: self._columns(name) for name in names}
+        return {n: None if c is None else alterations(n, self._spec(n).schema, c) for n, c in found.items()}
+
+    def require(self, *tables: str) -> None:
+        """Raise LakeError for the first of the tables that does not exist."""
+        for table in tables:
+            if not self.exists(table):
+                raise LakeError(f"{self.identifier(table)}: no such table yet; run `rejoin ingest` and `rejoin join` first")
+
+    def require_as_configured(self) -> None:
+        """Raise LakeError where a lane has yet to make the tables what the configuration says."""
+        behind = [table for table, clauses in self.judge().items() if clauses]
+        if behind:
+            raise LakeError(
+                f"{self.identifier(behind[0])}: has not got the columns that this configuration says; start a lane with it first, "
+                "e.g. `rejoin settle --once`"
+            )
+
+    def as_tables_have(self) -> None:
+        """From now on `streams` has, beside what the configuration names, the columns that it names no more and the tables still
+        have: rows of before keep them, and are judged with them."""
+        exposure, outcome, attributed = (self._columns(t) for t in (*(s.name for s in self.streams.both), self.attributed))
+        if exposure is not None and outcome is not None and attributed is not None:
+            self._streams = self.declared.with_retired(exposure, outcome, attributed)
 
     def _spec(self, table: str) -> TableSpec:
         spec = self._specs.get(table)
@@ -98,22 +132,22 @@ class Lake:
 
     @cached_property
     def _specs(self) -> dict[str, TableSpec]:
-        return table_specs(self.streams)
+        return table_specs(self.declared)
 
     def _alter(self, table: str, clause: str) -> None:
         name = self.identifier(table)
-        if " TYPE " in clause:
-            self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
-        self.spark.sql(f"ALTER TABLE {name} {clause}")
+        try:
+            if " TYPE " in clause:
+                self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+            self.spark.sql(f"ALTER TABLE {name} {clause}")
+        except Exception:
+            # Another lane may have been first.
+            columns = self._columns(table)
+            if columns is None or clause in alterations(table, self._spec(table).schema, columns):
+                raise
 
     def exists(self, table: str) -> bool:
         return self._columns(table) is not None
-
-    def require(self, *tables: str) -> None:
-        """Raise LakeError for the first of the tables that does not exist."""
-        for table in tables:
-            if not self.exists(table):
-                raise LakeError(f"{self.identifier(table)}: no such table yet; run `rejoin ingest` and `rejoin join` first")
 
     def _columns(self, table: str) -> StructType | None:
         try:
@@ -204,7 +238,12 @@ class Lake:
         """As `landed_between`, for bronze of which a column's type has changed in between, where the change feed cannot be read:
         the rows ingested since, and some more. All rows, where counting shows that clocks did not keep that order."""
         snapshot, earlier = self.read(table, through), self.read(table, after)
-        newest = earlier.select(F.unix_micros(F.max("ingest_time"))).collect()[0][0]
+        try:
+            newest = earlier.select(F.unix_micros(F.max("ingest_time"))).collect()[0][0]
+        except Exception as error:  # as above
+            if is_gone(error):
+                return snapshot
+            raise
         if newest is None:
             return snapshot
         recent = F.col("ingest_time") >= at(newest - _CLOCK_SLACK_US)
@@ -218,18 +257,23 @@ class Lake:
         Reads partition values first, then one partition: cheap however long bronze is.
         """
         try:
-            return self._max_event_time(stream, self.read(stream.name, version))
+            return self._max_of_newest_date(self.read(stream.name, version), stream.event_time)
         except Exception as error:  # as above
             if version is not None and is_gone(error):
                 return None
             raise
 
-    def _max_event_time(self, stream: EventStream, bronze: DataFrame) -> int | None:
+    def door_watermark(self, stream: EventStream, version: int) -> int | None:
+        """A door watermark that a row of bronze at `version` met, the greatest of the newest partition; None where none did."""
+        return self._max_of_newest_date(self.read(stream.name, version), "door_watermark")
+
+    def _max_of_newest_date(self, bronze: DataFrame, column: str) -> int | None:
         date = bronze.select(F.max("event_date").cast("string")).collect()[0][0]
         if date is None:
             return None
         newest = bronze.where(F.col("event_date") == F.to_date(F.lit(date)))
-        return int(newest.select(F.unix_micros(F.max(stream.event_time))).collect()[0][0])
+        found = newest.select(F.unix_micros(F.max(column))).collect()[0][0]
+        return None if found is None else int(found)
 
     # Writing -----------------------------------------------------------------------------------------------------------
 
@@ -262,9 +306,9 @@ def is_gone(error: Exception) -> bool:
 
 
 def conflict_retries() -> Retrying:
-    """Try again where Delta says that a concurrent commit touched the same files: nothing of ours was written."""
+    """Try again where Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
     return Retrying(
-        retry=retry_if_exception(lambda error: "DELTA_CONCURRENT" in str(error) or "Concurrent" in type(error).__name__),
+        retry=retry_if_exception(lambda error: any(word in f"{type(error).__name__}: {error}" for word in _OVERTAKEN)),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_attempt(20),
         reraise=True,

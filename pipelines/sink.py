@@ -69,13 +69,10 @@ class AttributedSink:
         new_exposure, old_exposure = streams.exposure_rank("s."), streams.exposure_rank("t.")
         fresh = [f.name for f in streams.exposure_columns] + ["attributed_by", "updated_at"]
         names = streams.attributed_schema.names
-        # Columns that an earlier configuration had: what they say goes with the exposure, or the event, that they say it of.
-        gone = [name for name in self.lake.read(self.lake.attributed).columns if name not in names]
-        left = [name for name in gone if name.startswith("exposure_")]
         clauses = f"""
-            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names, gone)}
+            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names)}
             WHEN MATCHED AND {new_event} = {old_event} AND s.exposure_time IS NOT NULL
-              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh, left)}
+              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh)}
             WHEN NOT MATCHED THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
         """
         keys = f"t.event_date = s.event_date AND t.`{outcome.id}` = s.`{outcome.id}`"
@@ -140,5 +137,5 @@ def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> It
         spark.conf.unset(USER_METADATA)
 
 
-def _assignments(names: list[str], cleared: list[str]) -> str:
-    return ", ".join([*(f"t.`{name}` = s.`{name}`" for name in names), *(f"t.`{name}` = NULL" for name in cleared)])
+def _assignments(names: list[str]) -> str:
+    return ", ".join(f"t.`{name}` = s.`{name}`" for name in names)

@@ -36,10 +36,9 @@ class IngestLane:
 
 
 def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
-    lake.ensure(*(stream.name for stream in lake.streams.both), "quarantine", "ledger", "heartbeats")
-    put_in_force(lake, config)
+    put_in_force(lake, config, *(stream.name for stream in lake.declared.both), "quarantine", "heartbeats")
     # All sources are opened, and found in order, before any query runs.
-    prepared = [_prepare(lake, config, stream) for stream in lake.streams.both]
+    prepared = [_prepare(lake, config, stream) for stream in lake.declared.both]
     queries: list[StreamingQuery] = []
     try:
         for _, writer in prepared:

@@ -80,8 +80,6 @@ class JoinLane:
 
     def tick(self) -> None:
         entries = self.publish()
-        if entries:
-            require_in_force(self.lake, self.config)
         now, every = time.monotonic(), self.config.trigger.every.total_seconds()
         if any(entry.rows_in for entry in entries):
             self._read_since_fed, quiet = True, False
@@ -115,8 +113,9 @@ def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinL
 
 def _prepare(lake: Lake, config: Config) -> tuple[Rules, str]:
     """The tables, the rules, and the checkpoint that this configuration's state needs."""
-    lake.ensure(*(stream.name for stream in lake.streams.both), lake.attributed, "ledger", "heartbeats")
-    return put_in_force(lake, config), join_checkpoint(lake, config)
+    rules = put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed, "heartbeats")
+    lake.as_tables_have()
+    return rules, join_checkpoint(lake, config)
 
 
 def _needed(lake: Lake, config: Config, since: int | None) -> dict[str, int]:
@@ -140,7 +139,9 @@ def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: b
     sink = AttributedSink(lake)
 
     def write(candidates: DataFrame, _batch: int) -> None:
-        AttributedSink(sink.lake.with_session(candidates.sparkSession)).write(candidates, lane="join")
+        here = sink.lake.with_session(candidates.sparkSession)
+        require_in_force(here, here.config)
+        AttributedSink(here).write(candidates, lane="join")
 
     writer = (
         candidates_of(lake, config, rules, run_id, reading, needed)
@@ -160,7 +161,7 @@ def candidates_of(lake: Lake, config: Config, rules: Rules, run: str, reading: R
         since = _since(stream.event_time, needed[stream.name]) if stream.name in needed else None
         return on_time_rows(lake, stream, run, reading.options(stream.name, config.trigger), since)
 
-    streams = lake.streams
+    streams = lake.streams.under(rules.current.keys, rules.current.carry)
     candidates = hot_candidates(rows(streams.outcome), rows(streams.exposure), streams, config.join.hot_window)
     return only_under(rules.current, candidates, streams)
 

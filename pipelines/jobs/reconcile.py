@@ -14,9 +14,10 @@ def run_reconcile(
     lake: Lake, config: Config, span: Range, *, fix: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Reconciliation, Path]:
     """Reconcile `span`, write the reports and the history; the result and the path of the HTML page."""
-    tables = [*(stream.name for stream in lake.streams.both), lake.attributed]
-    lake.require(*tables)
-    lake.ensure(*tables, "quarantine", "ledger")
+    lake.require(*(stream.name for stream in lake.streams.both), lake.attributed)
+    lake.require_as_configured()
+    lake.ensure("quarantine", "ledger")
+    lake.as_tables_have()
     reports = report_directory(lake, config)
     result = reconcile(lake, config, span, fix=fix, reports=reports, say=say)
     page = write_files(result, reports)

@@ -15,9 +15,8 @@ def settle(lake: Lake, config: Config, *, everything: bool = False) -> SettleRes
 
 
 def prepare(lake: Lake, config: Config) -> None:
-    names = [stream.name for stream in lake.streams.both]
-    lake.ensure(*names, lake.attributed, "ledger")
-    put_in_force(lake, config)
+    put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed)
+    lake.as_tables_have()
 
 
 def settle_forever(lake: Lake, config: Config) -> None:

@@ -45,11 +45,17 @@ def reached(
 
 
 def _value(lake: Lake, stream: EventStream, delay: timedelta, version: int, idle: Heartbeat | None) -> int | None:
-    newest = lake.max_event_time(stream, version) if version >= 0 else None
-    entry = Ledger(lake).last(f"ingest:{stream.name}")
-    # An ingest that runs with another configuration than ours decides lateness by its own delay.
-    door_delay = entry["detail"].get("watermark_delay_us", 0) if entry else 0
-    values = [] if newest is None else [newest - max(micros(delay), door_delay)]
+    values = []
+    if 0 <= version < lake.version(stream.name):
+        # Rows are there that have not been read, and the delay may have changed since they met the door: it never let in as on
+        # time what lies at or below what a row before them had met.
+        met = lake.door_watermark(stream, version)
+        values += [] if met is None else [met]
+    elif version >= 0 and (newest := lake.max_event_time(stream, version)) is not None:
+        entry = Ledger(lake).last(f"ingest:{stream.name}")
+        # An ingest that runs with another configuration than ours decides lateness by its own delay.
+        door_delay = entry["detail"].get("watermark_delay_us", 0) if entry else 0
+        values.append(newest - max(micros(delay), door_delay))
     if idle is not None and idle.version <= version:
         values.append(idle.value)
     return max(values, default=None)

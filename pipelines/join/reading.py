@@ -13,6 +13,7 @@ split them. So
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import read_whole
@@ -61,16 +62,19 @@ def plan_reading(lake: Lake, checkpoint: str, trigger: TriggerConfig, since: Map
     streams = lake.streams.both
     consumed, starts = read_whole(lake, checkpoint), {}
     if not consumed:
-        starts = {stream.name: _first_needed(lake, stream, since.get(stream.name)) for stream in streams}
+        for stream in streams:
+            start = _first_needed(lake, stream, since.get(stream.name))
+            if start is None or not _log_tells_all(lake, stream, start):
+                return Reading(whole=True)
+            starts[stream.name] = start
         consumed = {name: start - 1 for name, start in starts.items()}
-        if not all(_log_tells_all(lake, stream, starts[stream.name]) for stream in streams):
-            return Reading(whole=True)
     fits = all(_fits(lake, stream, consumed[stream.name], trigger) for stream in streams)
     return Reading(consumed=consumed, whole=once and fits, starts=starts)
 
 
-def _first_needed(lake: Lake, stream: EventStream, since: int | None) -> int:
-    """The first version of bronze with an on-time row at or after `since`; the latest where none has.
+def _first_needed(lake: Lake, stream: EventStream, since: int | None) -> int | None:
+    """The first version of bronze with an on-time row at or after `since`, the latest where none has; None where the log does not
+    reach back far enough to tell.
 
     Bronze only grows, so versions without such a row come before those with one: looked for backwards in doubling steps, then by
     halving. Each look reads the newest partitions' statistics.
@@ -79,24 +83,25 @@ def _first_needed(lake: Lake, stream: EventStream, since: int | None) -> int:
     if since is None or latest <= 0:
         return 0
     matters = (F.col(stream.event_time) >= at(since)) & (F.col("event_date") >= F.to_date(at(since))) & ~F.col("late")
-
-    def needed(version: int) -> bool:
-        try:
-            return not lake.read(stream.name, version).where(matters).isEmpty()
-        except Exception as error:  # the class differs between classic Spark and Connect
-            if is_gone(error):
-                return False  # the log begins after it
-            raise
-
     step, high = 1, latest
-    while high > 0 and needed(high - 1):
+    while high > 0 and _has(lake, stream, high - 1, matters):
         high, step = max(0, high - step), step * 2
     # Now `high - 1` has no such row; and the first that has lies in the last step, or is `high`.
     low, top = high, min(latest, high + step // 2)
     while low < top:
         middle = (low + top) // 2
-        low, top = (low, middle) if needed(middle) else (middle + 1, top)
-    return low
+        low, top = (low, middle) if _has(lake, stream, middle, matters) else (middle + 1, top)
+    return None if low > 0 and _has(lake, stream, low - 1, matters) is None else low
+
+
+def _has(lake: Lake, stream: EventStream, version: int, matters: Column) -> bool | None:
+    """Whether a version of bronze has such a row; None where the version cannot be read any more."""
+    try:
+        return not lake.read(stream.name, version).where(matters).isEmpty()
+    except Exception as error:  # the class differs between classic Spark and Connect
+        if is_gone(error):
+            return None
+        raise
 
 
 def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -> bool:

@@ -12,12 +12,13 @@ anew too, and not from a state that has missed what was in between.
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from pipelines.config import Config
-from pipelines.durations import format_duration
+from pipelines.durations import format_duration, parse_duration
 from pipelines.lake import Lake
 from pipelines.observe.ledger import Entry, Ledger
 
@@ -35,15 +36,18 @@ class StateShape:
     @classmethod
     def of(cls, lake: Lake, config: Config) -> "StateShape":
         streams = lake.streams
-        outcome = {f.name: f.dataType.simpleString() for f in streams.outcome.schema}
-        exposure = {f.name: f.dataType.simpleString() for f in streams.exposure_columns}
-        keys = {f"key {key}": streams.exposure.schema[key].dataType.simpleString() for key in streams.exposure.keys}
+        # As the tables have them: Spark's state knows whether a column can be null.
+        outcome, exposure = (
+            {f.name: f"{f.dataType.simpleString()}{'' if f.nullable else ' not null'}" for f in lake.read(stream.name).schema}
+            for stream in (streams.outcome, streams.exposure)
+        )
+        carried = [streams.exposure.id, streams.exposure.event_time, *streams.carry, *streams.exposure.keys]
         return cls(
             parts={
                 "join.keys": ", ".join(streams.outcome.keys),
                 "join.hot_window": format_duration(config.join.hot_window),
-                f"columns of {streams.outcome.name}": _listed(outcome),
-                f"columns of {streams.exposure.name}": _listed({**exposure, **keys}),
+                f"columns of {streams.outcome.name}": ", ".join(f"{f.name} {outcome[f.name]}" for f in streams.outcome.schema),
+                f"columns of {streams.exposure.name}": ", ".join(f"{name} {exposure[name]}" for name in carried),
                 "state_store.provider": config.state_store.provider,
                 "spark.shuffle_partitions": str(lake.spark.conf.get("spark.sql.shuffle.partitions")),
                 "Spark": lake.spark.version,
@@ -74,6 +78,15 @@ def join_checkpoint(lake: Lake, config: Config) -> str:
     return lake.checkpoint(path)
 
 
+def narrowest_hot_window(lake: Lake, since: int | None, default: timedelta) -> timedelta:
+    """The narrowest hot window that the join has run with since a time (microseconds; None: ever): a match within it is the
+    nearest, whichever run it is of. `default` where no run is known."""
+    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))
+    before = [entry for entry in entries if since is None or entry["finished_at"] < since]
+    recent = before[-1:] + entries[len(before) :] if since is not None else entries
+    return min((parse_duration(entry["detail"]["parts"]["join.hot_window"]) for entry in recent), default=default)
+
+
 def superseded(lake: Lake) -> list[str]:
     """The locations of the checkpoints that no run will read again."""
     entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))
@@ -82,7 +95,3 @@ def superseded(lake: Lake) -> list[str]:
 
 def _last(lake: Lake) -> dict[str, Any] | None:
     return max(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]), default=None)
-
-
-def _listed(columns: dict[str, str]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -45,9 +45,7 @@ def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake])
         missing = [table for table in opened.tables if not opened.exists(table)]
         state = "complete" if not missing else f"without {', '.join(missing)} (made on first use)"
         findings.append(Finding(ok=True, what=f"lake {opened.root}: {state}"))
-        for table in opened.tables:
-            if table not in missing:
-                opened.ensure(table)
+        opened.judge(*opened.tables)
     except RejoinError as error:
         findings.append(Finding(ok=False, what=str(error)))
     return findings

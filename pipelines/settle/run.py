@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.durations import micros
 from pipelines.inforce import Rules, rules_in_force
 from pipelines.instants import now_us
+from pipelines.join.state import narrowest_hot_window
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
 from pipelines.settle.figures import Final, Looked, became_final, looked_up
@@ -117,7 +118,10 @@ def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: Sink
 
 def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Settled, window: Window) -> DataFrame:
     """The outcomes to look up, with their causes; each part reads only the dates that it needs."""
-    streams, hot, attribution = lake.streams, config.join.hot_window, rules.longest
+    streams, attribution = lake.streams, rules.longest
+    last = Ledger(lake).last("settle")
+    # The join may have run with another hot window than ours.
+    hot = narrowest_hot_window(lake, last["started_at"] if last else None, config.join.hot_window)
     outcome, exposure = streams.outcome, streams.exposure
     joined = rules.current.holds(F.col(outcome.event_time))
     attributed = lake.read(lake.attributed)
