@@ -113,7 +113,7 @@ class Lake:
         behind = [table for table, clauses in self.judge().items() if clauses]
         if behind:
             raise LakeError(
-                f"{self.identifier(behind[0])}: has not got the columns that this configuration says; start a lane with it first, "
+                f"{self.identifier(behind[0])}: has not got the columns that this configuration says; start a lane with it, "
                 "e.g. `rejoin settle --once`"
             )
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pipelines.evolution import alterations
 from pipelines.inforce import Rule, Rules, put_in_force, require_in_force, rules_in_force
 from tests import oracle
 from tests.builders import play, shown
+from tests.replay import Replay
 
 WINDOW = timedelta(hours=6)
 IMPRESSIONS = (
@@ -82,17 +84,12 @@ def hour(n: int, **more: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 @pytest.mark.slow
-def test_four_changes_with_late_data_in_between(replay: Any) -> None:
+def test_four_changes_with_late_data_in_between(spark: SparkSession, tmp_path: Path) -> None:
     """An optional column, a carried column, wider types, other shuffle partitions: as if each had been so for all outcomes
     after it, and nothing is computed from the start again."""
-    pipeline = replay(
-        "join.hot_window=5m",
-        "join.watermark_delay=2m",
-        "join.carry=[row_id, position, device]",
-        impressions_schema(),
-        playbacks_schema(),
-    )
-    spark: SparkSession = pipeline.lake.spark
+    carry = "join.carry=[row_id, position, device]"
+    settings = ["join.hot_window=5m", "join.watermark_delay=2m", carry, impressions_schema(), playbacks_schema()]
+    pipeline = Replay(spark, tmp_path / "run", settings)
     partitions = spark.conf.get("spark.sql.shuffle.partitions")
     impressions: list[Any] = []
     playbacks: list[Any] = []
@@ -112,6 +109,8 @@ def test_four_changes_with_late_data_in_between(replay: Any) -> None:
             more = hour(10 + n, **({"app": f"v{n}"} if n else {}))
             if n >= 3:
                 more[0][0]["position"] = more[1][0]["seconds_watched"] = 2**40 + n
+            # A playback after the change of an impression before it, which is in the state.
+            more[1].append(play(f"first{n}", f"{10 + n}:00:05", who=f"w{29 % 7}", **({"app": "x"} if n else {})))
             # Late ones, for outcomes before the last change and after it.
             if n:
                 late = f"{9 + n}:{4 * n:02d}"

@@ -41,13 +41,17 @@ class StateShape:
             {f.name: f"{f.dataType.simpleString()}{'' if f.nullable else ' not null'}" for f in lake.read(stream.name).schema}
             for stream in (streams.outcome, streams.exposure)
         )
-        carried = [streams.exposure.id, streams.exposure.event_time, *streams.carry, *streams.exposure.keys]
+        # Columns that were carried once are in the state too, without values.
+        held = [streams.exposure.id, streams.exposure.event_time, *config.join.carry, *streams.exposure.keys]
+        empty = [name for name in streams.carry if name not in config.join.carry]
         return cls(
             parts={
                 "join.keys": ", ".join(streams.outcome.keys),
                 "join.hot_window": format_duration(config.join.hot_window),
                 f"columns of {streams.outcome.name}": ", ".join(f"{f.name} {outcome[f.name]}" for f in streams.outcome.schema),
-                f"columns of {streams.exposure.name}": ", ".join(f"{name} {exposure[name]}" for name in carried),
+                f"columns of {streams.exposure.name}": ", ".join(
+                    [*(f"{name} {exposure[name]}" for name in held), *(f"{name} {exposure[name]}, empty" for name in empty)]
+                ),
                 "state_store.provider": config.state_store.provider,
                 "spark.shuffle_partitions": str(lake.spark.conf.get("spark.sql.shuffle.partitions")),
                 "Spark": lake.spark.version,
