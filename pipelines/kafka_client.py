@@ -4,9 +4,10 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -15,6 +16,7 @@ from pipelines.errors import SourceError
 from pipelines.references import resolve
 
 _TIMEOUT = 15.0
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of a broker older than topic ids
 
 # librdkafka prints each of its many attempts; what matters comes as an exception.
 _QUIET = logging.getLogger("pipelines.librdkafka")
@@ -40,29 +42,40 @@ def partition_count(source: KafkaSource, where: str) -> int:
     return len(found.partitions)
 
 
-def check_continues(source: KafkaSource, where: str, consumed: Mapping[int, int], checkpoint: str) -> None:
-    """Raise SourceError where Kafka no longer has what comes next: `consumed` is the next offset to read of each partition."""
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """`id` tells it from any other topic of its name, before or after it (None where Kafka does not say); `held` is the first
+    offset of each partition, and the one after its last."""
+
+    id: str | None
+    held: Mapping[int, tuple[int, int]]
+
+
+def topic_now(source: KafkaSource, where: str) -> Topic:
+    """Raises SourceError as above."""
+    partitions = range(partition_count(source, where))
+    id = topic_id(source, where)
     consumer = Consumer({**_settings(source, where), "group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False})
     try:
-        for partition, ahead in sorted(consumed.items()):
-            held = consumer.get_watermark_offsets(TopicPartition(source.topic, partition), timeout=_TIMEOUT)
-            if held is None:
-                raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
-            first, end = held
-            problem = None
-            if first > ahead:
-                problem = f"offsets {ahead} to {first - 1} are no longer in Kafka"
-            elif end < ahead:
-                problem = f"ends at offset {end}, but {ahead} records of it have been read: it was made anew"
-            if problem:
-                raise SourceError(
-                    f"{where}: topic {source.topic} partition {partition}: {problem}; bring them back, or delete {checkpoint} "
-                    "to go on with what Kafka has (what has landed does not land again)"
-                )
+        held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=_TIMEOUT) for p in partitions}
     except KafkaException as error:
         raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
     finally:
         consumer.close()
+    if None in held.values():
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
+    return Topic(id=id, held=held)
+
+
+def topic_id(source: KafkaSource, where: str) -> str | None:
+    """The id of the topic; None where Kafka does not say, or not in time."""
+    admin = AdminClient(_settings(source, where))  # by a name of its own: its answers end with it
+    try:
+        asked = admin.describe_topics(TopicCollection([source.topic]), request_timeout=_TIMEOUT)
+        found = asked[source.topic].result(_TIMEOUT).topic_id
+    except (KafkaException, TimeoutError):
+        return None
+    return None if found is None or str(found) == _NO_ID else str(found)
 
 
 def create_topic(source: KafkaSource, where: str, partitions: int) -> None:

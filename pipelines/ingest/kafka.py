@@ -1,5 +1,8 @@
 """A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
 
+import json
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -7,12 +10,16 @@ from pipelines.config import KafkaSource
 from pipelines.durations import micros
 from pipelines.kafka_client import client_options, partition_count
 
+_EARLIEST = -2  # as Spark's option says it
 
-def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFrame:
+
+def read_kafka(spark: SparkSession, source: KafkaSource, where: str, offsets: Mapping[int, int]) -> DataFrame:
     """The records' values as `__raw` (see `pipelines.ingest.sources`), each with its topic, partition, offset and timestamp.
+    A checkpoint that has read nothing yet starts at `offsets`; at `starting_offsets`, where that is empty.
     Raises SourceError where there is no such topic, or no broker that answers."""
-    partition_count(source, where)  # so that a broker out of reach, or a topic misspelt, is told in one line
-    records = spark.readStream.format("kafka").options(**_options(source, where)).load()
+    partitions = partition_count(source, where)  # a broker out of reach, or a topic misspelt, is told in one line
+    reader = spark.readStream.format("kafka").options(**_options(source, where))
+    records = reader.option("startingOffsets", _starting(source, offsets, partitions)).load()
     raw = F.struct(
         F.col("value").cast("string").alias("value"),
         F.col("topic").alias("source"),
@@ -25,9 +32,15 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFram
     return records.select(raw.alias("__raw"))
 
 
+def _starting(source: KafkaSource, offsets: Mapping[int, int], partitions: int) -> str:
+    if not offsets:
+        return source.starting_offsets
+    return json.dumps({source.topic: {str(p): offsets.get(p, _EARLIEST) for p in range(partitions)}})
+
+
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
     options = {f"kafka.{name}": value for name, value in client_options(source, where).items()}
-    options |= {"subscribe": source.topic, "startingOffsets": source.starting_offsets, "failOnDataLoss": "true"}
+    options |= {"subscribe": source.topic, "failOnDataLoss": "true"}
     if source.max_offsets_per_trigger is not None:
         options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)
     if source.min_offsets_per_trigger is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
@@ -72,26 +73,30 @@ class Ledger:
 
     def drops(self) -> list[dict[str, Any]]:
         """The join's entries of micro-batches that dropped rows, as `last` gives them."""
-        rows = self.lake.read("ledger").where("query = 'join' AND rows_dropped_by_watermark > 0")
-        for name in _TIMES:
-            rows = rows.withColumn(name, F.unix_micros(name))
-        return [_decoded(row.asDict()) for row in rows.collect()]
+        return _entries(self.lake.read("ledger").where("query = 'join' AND rows_dropped_by_watermark > 0"))
+
+    def all(self, query: str) -> list[dict[str, Any]]:
+        """Every entry of `query` as `last` gives it, the latest last; for queries that write few."""
+        return _entries(self.lake.read("ledger").where(F.col("query") == query).orderBy("finished_at", "run_id"))
 
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""
         rows = self.lake.read("ledger").where(F.col("query") == query)
         if run_id is not None:
             rows = rows.where(F.col("run_id") == run_id)
-        rows = rows.orderBy(F.desc("finished_at"), F.desc("batch"))
-        for name in _TIMES:
-            rows = rows.withColumn(name, F.unix_micros(name))
-        found = rows.limit(1).collect()
-        return _decoded(found[0].asDict()) if found else None
+        found = _entries(rows.orderBy(F.desc("finished_at"), F.desc("batch")).limit(1))
+        return found[0] if found else None
 
 
 def _row_schema(names: Iterable[str]) -> StructType:
     text = ("query", "run_id", "consumed", "durations_ms", "detail")
     return StructType([StructField(n, StringType() if n in text else LongType()) for n in names])
+
+
+def _entries(rows: DataFrame) -> list[dict[str, Any]]:
+    for name in _TIMES:
+        rows = rows.withColumn(name, F.unix_micros(name))
+    return [_decoded(row.asDict()) for row in rows.collect()]
 
 
 def _plain(value: Any) -> Any:
