@@ -69,6 +69,23 @@ class KafkaReplay(Replay):
         finally:
             consumer.close()
 
+    def held(self, stream: str) -> dict[tuple[int, int], bytes | None]:
+        """The value of each record of the topic, by partition and offset, as another client reads it."""
+        topic, ends = self.source(stream).topic, self.ends(stream)
+        consumer = Consumer(
+            {"bootstrap.servers": self.broker.servers, "group.id": "tests", "fetch.message.max.bytes": 64 * 2**20}
+        )
+        found: dict[tuple[int, int], bytes | None] = {}
+        try:
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+            while len(found) < sum(ends.values()):
+                for message in consumer.consume(1000, timeout=10):
+                    assert message.error() is None, message.error()
+                    found[message.partition(), message.offset()] = message.value()
+        finally:
+            consumer.close()
+        return found
+
     def delete_records(self, stream: str, before: dict[int, int]) -> None:
         """As retention does: the partitions begin at these offsets then."""
         topic = self.source(stream).topic
