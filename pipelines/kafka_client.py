@@ -1,13 +1,14 @@
 """What this side of Spark asks of Kafka: is the topic there, make one, produce to it. Python's client, librdkafka."""
 
+import concurrent.futures
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -73,19 +74,22 @@ def topic_id(source: KafkaSource, where: str) -> str | None:
     try:
         asked = admin.describe_topics(TopicCollection([source.topic]), request_timeout=_TIMEOUT)
         found = asked[source.topic].result(_TIMEOUT).topic_id
-    except (KafkaException, TimeoutError):
+    except (KafkaException, concurrent.futures.TimeoutError):
         return None
     return None if found is None or str(found) == _NO_ID else str(found)
 
 
 def create_topic(source: KafkaSource, where: str, partitions: int) -> None:
-    """Create the topic where it is not there yet. Raises SourceError."""
+    """Create the topic where it is not there yet; one that somebody else creates meanwhile is as good. Raises SourceError."""
     admin = AdminClient(_settings(source, where))
     try:
         if source.topic not in admin.list_topics(timeout=_TIMEOUT).topics:
             admin.create_topics([NewTopic(source.topic, num_partitions=partitions)])[source.topic].result(_TIMEOUT)
     except KafkaException as error:
-        raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
+    except concurrent.futures.TimeoutError:
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s") from None
 
 
 def produce(
@@ -94,9 +98,10 @@ def produce(
     records: Iterable[tuple[str | bytes | None, str | bytes | None]],
     *,
     per_second: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send (key, value) pairs, batched, at most `per_second` (None: as fast as the broker takes them); how many. All are
-    acknowledged when this returns. Raises SourceError."""
+    acknowledged when this returns. `progress` is told how many have been sent, now and then. Raises SourceError."""
     failed: list[str] = []
 
     def delivered(error: object, _: object) -> None:
@@ -116,10 +121,12 @@ def produce(
         sent += 1
         if sent % 1000 == 0:
             producer.poll(0)
+            progress(sent)
         if per_second is not None:
             ahead = sent / per_second - (time.monotonic() - began)
             if ahead > 0.01:
                 producer.poll(ahead)
+                progress(sent)
     left = producer.flush(60)
     if left or failed:
         raise SourceError(

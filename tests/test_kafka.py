@@ -1,6 +1,8 @@
 """The whole way from a real Kafka broker: each record lands once, whatever happens to broker, query and checkpoint."""
 
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from pipelines.errors import SourceError
 from pipelines.generate.broker import Broker
-from pipelines.kafka_client import partition_count
+from pipelines.kafka_client import create_topic, partition_count, produce
 from pipelines.reconcile.door import Offsets
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
@@ -121,3 +123,17 @@ def test_a_topic_that_is_not_there_is_one_clear_line(kafka: Callable[..., KafkaR
     missing = pipeline.source("playbacks").model_copy(update={"topic": "nowhere"})
     with pytest.raises(SourceError, match=r"streams.playbacks.source.topic: nowhere does not exist at 127.0.0.1"):
         partition_count(missing, "streams.playbacks.source")
+
+
+def test_a_topic_that_several_create_at_once_is_made_once(kafka: Callable[..., KafkaReplay]) -> None:
+    source = kafka().source("playbacks").model_copy(update={"topic": f"raced-{uuid.uuid4().hex}"})
+    with ThreadPoolExecutor(8) as pool:
+        for made in [pool.submit(create_topic, source, "here", 3) for _ in range(8)]:
+            made.result()
+    assert partition_count(source, "here") == 3
+
+
+def test_progress_is_told_while_records_are_sent(kafka: Callable[..., KafkaReplay]) -> None:
+    told: list[int] = []
+    produce(kafka().source("playbacks"), "here", [(None, "x")] * 2500, progress=told.append)
+    assert told == [1000, 2000]
