@@ -74,13 +74,14 @@ class FilesSource(Model):
 
 class KafkaSource(Model):
     """A Kafka topic whose values are JSON events. `options` are Kafka client settings without the prefix `kafka.`; of those that
-    hold a secret, the value must be a reference (`${env:...}`, `${secret:...}`)."""
+    hold a secret, the value must be a reference (`${env:...}`, `${secret:...}`). A micro-batch reads
+    `max_offsets_per_trigger` records at most, over all partitions, so that a backlog comes in bounded pieces (null: whole)."""
 
     format: Literal["kafka"]
     bootstrap_servers: str
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
     starting_offsets: Literal["earliest", "latest"] = "earliest"
-    max_offsets_per_trigger: int | None = Field(default=None, gt=0)
+    max_offsets_per_trigger: int | None = Field(default=1_000_000, gt=0)
     min_offsets_per_trigger: int | None = Field(default=None, gt=0)
     max_trigger_delay: Duration = timedelta(minutes=15)
     options: dict[str, str] = {}
