@@ -344,6 +344,31 @@ def rebuild(
     job(_lake(config, debug), config, start)
 
 
+@app.command("accept-gap", rich_help_panel=KEEP)
+def accept_gap(
+    stream: Annotated[str, typer.Argument(help="The stream that ingest stopped at, e.g. playbacks.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Accept it; without, say what would be accepted.")] = False,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Give up records that Kafka no longer has, so that ingest goes on behind them; reconcile no longer misses them."""
+    from pipelines.jobs.accept_gap import accept_gap as job
+    from pipelines.jobs.accept_gap import kafka_source
+
+    config = _configuration(conf, sets)
+    topic = kafka_source(config, stream).topic
+    gaps = job(_lake(config, debug), config, stream, really=yes)
+    if not gaps:
+        typer.echo(f"{stream}: no gap, Kafka has all that comes next; nothing to accept")
+        return
+    for gap in gaps:
+        typer.echo(f"{stream}: topic {topic} {gap}")
+    typer.echo(
+        "accepted: the next ingest goes on behind it" if yes else "not accepted: nothing has been changed; --yes accepts it"
+    )
+
+
 @app.command(rich_help_panel=KEEP)
 def maintain(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """OPTIMIZE closed partitions, VACUUM what no version needs."""

@@ -73,14 +73,15 @@ class ValueConfig(Model):
 
 
 class KafkaSource(Model):
-    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see
-    `pipelines.kafka_options`."""
+    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see `pipelines.kafka_options`. A
+    micro-batch reads `max_offsets_per_trigger` records at most, over all partitions, so that a backlog comes in bounded pieces
+    (null: whole)."""
 
     format: Literal["kafka"]
     bootstrap_servers: str
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
     starting_offsets: Literal["earliest", "latest"] = "earliest"
-    max_offsets_per_trigger: int | None = Field(default=None, gt=0)
+    max_offsets_per_trigger: int | None = Field(default=1_000_000, gt=0)
     min_offsets_per_trigger: int | None = Field(default=None, gt=0)
     max_trigger_delay: Duration = timedelta(minutes=15)
     options: dict[str, str] = {}

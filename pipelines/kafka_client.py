@@ -1,10 +1,13 @@
 """What this side of Spark asks of Kafka: is the topic there, make one, produce to it. Python's client, librdkafka."""
 
+import concurrent.futures
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipelines.config import KafkaSource
@@ -13,6 +16,8 @@ from pipelines.kafka_connection import TIMEOUT as _TIMEOUT
 from pipelines.kafka_connection import client_settings as _settings
 from pipelines.kafka_connection import connect, servers_of
 from pipelines.kafka_connection import reason as _reason
+
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of a broker older than topic ids
 
 
 def partition_count(source: KafkaSource, where: str) -> int:
@@ -26,39 +31,53 @@ def partition_count(source: KafkaSource, where: str) -> int:
     return len(found.partitions)
 
 
-def check_continues(source: KafkaSource, where: str, consumed: Mapping[int, int], checkpoint: str) -> None:
-    """Raise SourceError where Kafka no longer has what comes next: `consumed` is the next offset to read of each partition."""
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """`id` tells it from any other topic of its name, before or after it (None where Kafka does not say); `held` is the first
+    offset of each partition, and the one after its last."""
+
+    id: str | None
+    held: Mapping[int, tuple[int, int]]
+
+
+def topic_now(source: KafkaSource, where: str) -> Topic:
+    """Raises SourceError as above."""
+    partitions = range(partition_count(source, where))
+    id = topic_id(source, where)
     consumer = Consumer({**_settings(source, where), "group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False})
     try:
-        for partition, ahead in sorted(consumed.items()):
-            held = consumer.get_watermark_offsets(TopicPartition(source.topic, partition), timeout=_TIMEOUT)
-            if held is None:
-                raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
-            first, end = held
-            problem = None
-            if first > ahead:
-                problem = f"offsets {ahead} to {first - 1} are no longer in Kafka"
-            elif end < ahead:
-                problem = f"ends at offset {end}, but {ahead} records of it have been read: it was made anew"
-            if problem:
-                raise SourceError(
-                    f"{where}: topic {source.topic} partition {partition}: {problem}; bring them back, or delete {checkpoint} "
-                    "to go on with what Kafka has (what has landed does not land again)"
-                )
+        held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=_TIMEOUT) for p in partitions}
     except KafkaException as error:
         raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
     finally:
         consumer.close()
+    if None in held.values():
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
+    return Topic(id=id, held=held)
+
+
+def topic_id(source: KafkaSource, where: str) -> str | None:
+    """The id of the topic; None where Kafka does not say, or not in time."""
+    admin = AdminClient(_settings(source, where))  # by a name of its own: its answers end with it
+    try:
+        asked = admin.describe_topics(TopicCollection([source.topic]), request_timeout=_TIMEOUT)
+        found = asked[source.topic].result(_TIMEOUT).topic_id
+    except (KafkaException, concurrent.futures.TimeoutError):
+        return None
+    return None if found is None or str(found) == _NO_ID else str(found)
 
 
 def create_topic(source: KafkaSource, where: str, partitions: int) -> None:
-    """Create the topic where it is not there yet. Raises SourceError."""
+    """Create the topic where it is not there yet; one that somebody else creates meanwhile is as good. Raises SourceError."""
     admin, topics = connect(source, where)
     try:
         if source.topic not in topics:
             admin.create_topics([NewTopic(source.topic, num_partitions=partitions)])[source.topic].result(_TIMEOUT)
     except KafkaException as error:
-        raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise SourceError(f"{where}: topic {source.topic} cannot be created ({_reason(error)})") from None
+    except concurrent.futures.TimeoutError:
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s") from None
 
 
 def produce(
@@ -67,9 +86,10 @@ def produce(
     records: Iterable[tuple[str | bytes | None, str | bytes | None]],
     *,
     per_second: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Send (key, value) pairs, batched, at most `per_second` (None: as fast as the broker takes them); how many. All are
-    acknowledged when this returns. Raises SourceError."""
+    acknowledged when this returns. `progress` is told how many have been sent, now and then. Raises SourceError."""
     failed: list[str] = []
 
     def delivered(error: object, _: object) -> None:
@@ -89,10 +109,12 @@ def produce(
         sent += 1
         if sent % 1000 == 0:
             producer.poll(0)
+            progress(sent)
         if per_second is not None:
             ahead = sent / per_second - (time.monotonic() - began)
             if ahead > 0.01:
                 producer.poll(ahead)
+                progress(sent)
     left = producer.flush(60)
     if left or failed:
         raise SourceError(

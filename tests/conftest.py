@@ -9,8 +9,10 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Config, SparkConfig
 from pipelines.configfile import load_config
+from pipelines.generate.broker import Broker, local_broker
 from pipelines.lake import Lake
 from pipelines.session import spark_session
+from tests.kafka_replay import KafkaReplay
 from tests.replay import Replay
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -55,3 +57,14 @@ def replay(spark: SparkSession, empty_lake: Path, tmp_path: Path) -> Callable[..
         return Replay(spark, root, overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with local_broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture
+def kafka(spark: SparkSession, tmp_path: Path, broker: Broker) -> Callable[..., KafkaReplay]:
+    return lambda *overrides: KafkaReplay(spark, tmp_path / "lake", broker, overrides)

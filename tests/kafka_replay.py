@@ -1,17 +1,29 @@
 """A pipeline whose streams come from Kafka topics of one broker; tells what each topic holds, for the oracle."""
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
 from pipelines.config import KafkaSource
 from pipelines.generate.broker import Broker
 from pipelines.kafka_client import create_topic, produce
+from tests.builders import play, shown
 from tests.replay import Replay
+
+
+def day(first: int, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A minute apart, some keys null, some playbacks without an impression."""
+    who = [f"w{n % 7}" if n % 11 else None for n in range(first, first + count)]
+    at = [f"{10 + n // 60:02d}:{n % 60:02d}" for n in range(first, first + count)]
+    impressions = [shown(f"i{first + k}", at[k], who=who[k]) for k in range(count)]
+    playbacks = [play(f"p{first + k}", f"{at[k]}:30", who=who[k] if k % 5 else "nobody") for k in range(count)]
+    return impressions, playbacks
 
 
 class KafkaReplay(Replay):
@@ -24,7 +36,8 @@ class KafkaReplay(Replay):
             f"streams.{name}.source={{format: kafka, bootstrap_servers: '{broker.servers}', topic: {topic}}}"
             for name, topic in topics.items()
         ]
-        super().__init__(spark, root, [*sources, *overrides])
+        self.overrides = [f"lake={root}/lake", *sources, *overrides]
+        super().__init__(spark, root, self.overrides)
         for name in topics:
             create_topic(self.source(name), name, 2)
 
@@ -47,7 +60,7 @@ class KafkaReplay(Replay):
         self.ingest()
 
     def ends(self, stream: str) -> dict[int, int]:
-        """How many records each partition of the topic holds, as the broker says."""
+        """The offset after the last record of each partition, as the broker says."""
         topic = self.source(stream).topic
         consumer = Consumer({"bootstrap.servers": self.broker.servers, "group.id": "tests"})
         try:
@@ -55,6 +68,41 @@ class KafkaReplay(Replay):
             return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
         finally:
             consumer.close()
+
+    def held(self, stream: str) -> dict[tuple[int, int], bytes | None]:
+        """The value of each record of the topic, by partition and offset, as another client reads it."""
+        topic, ends = self.source(stream).topic, self.ends(stream)
+        consumer = Consumer(
+            {"bootstrap.servers": self.broker.servers, "group.id": "tests", "fetch.message.max.bytes": 64 * 2**20}
+        )
+        found: dict[tuple[int, int], bytes | None] = {}
+        try:
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+            while len(found) < sum(ends.values()):
+                for message in consumer.consume(1000, timeout=10):
+                    assert message.error() is None, message.error()
+                    found[message.partition(), message.offset()] = message.value()
+        finally:
+            consumer.close()
+        return found
+
+    def delete_records(self, stream: str, before: dict[int, int]) -> None:
+        """As retention does: the partitions begin at these offsets then."""
+        topic = self.source(stream).topic
+        admin = AdminClient({"bootstrap.servers": self.broker.servers})
+        for future in admin.delete_records([TopicPartition(topic, p, offset) for p, offset in before.items()]).values():
+            future.result(30)
+
+    def make_anew(self, stream: str) -> None:
+        """Delete the topic and create one of the same name."""
+        topic = self.source(stream).topic
+        admin = AdminClient({"bootstrap.servers": self.broker.servers})
+        admin.delete_topics([topic])[topic].result(30)
+        deadline = time.monotonic() + 30
+        while topic in admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        create_topic(self.source(stream), stream, 2)
 
     def offsets(self, stream: str) -> dict[int, list[int]]:
         """The offsets in bronze and quarantine, by partition, sorted."""

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 REJOIN = Path(sys.executable).parent / "rejoin"
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
-    *("show", "export", "status", "explain", "doctor", "rebuild", "maintain"),
+    *("show", "export", "status", "explain", "doctor", "accept-gap", "rebuild", "maintain"),
 ]
 
 
@@ -52,6 +52,8 @@ MISUSE = [
     (["nope"], "No such command 'nope'"),
     (["ingest", "--nope"], "No such option: --nope"),
     (["show"], "Missing argument 'table'"),
+    (["accept-gap", "nope"], "nope: no such stream; configured are impressions, playbacks"),
+    (["accept-gap", "playbacks"], "streams.playbacks.source: comes from files"),
     (["ingest", "--set", "join.hot_windw=1m"], "join.hot_windw: unknown key; did you mean hot_window?"),
     (["ingest", "--conf", "missing.yml"], "missing.yml: cannot be read"),
     (["reconcile", "--date", "2026-01-01", "--from", "2026-01-01"], "--date: cannot go with --from or --to"),

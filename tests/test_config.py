@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, instants, references
+from pipelines import cli, durations, gaps, instants, references
 from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
+from pipelines.jobs import driving
 from pipelines.references import resolve
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -105,7 +106,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants, references):
+    for module in (durations, cli, instants, references, gaps, driving):
         assert doctest.testmod(module).failed == 0
 
 

@@ -1,45 +1,23 @@
 """The whole way from a real Kafka broker: each record lands once, whatever happens to broker, query and checkpoint."""
 
-import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 from pipelines.errors import SourceError
-from pipelines.generate.broker import Broker, local_broker
-from pipelines.kafka_client import create_topic, partition_count
+from pipelines.generate.broker import Broker
+from pipelines.kafka_client import create_topic, partition_count, produce
 from pipelines.reconcile.door import Offsets
 from tests import oracle
-from tests.builders import play, shown
-from tests.kafka_replay import KafkaReplay
+from tests.kafka_replay import KafkaReplay, day
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
 WINDOW = timedelta(hours=6)
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with local_broker(tmp_path_factory.mktemp("broker")) as running:
-        yield running
-
-
-@pytest.fixture
-def kafka(spark: SparkSession, tmp_path: Path, broker: Broker) -> Callable[..., KafkaReplay]:
-    return lambda *overrides: KafkaReplay(spark, tmp_path / "lake", broker, overrides)
-
-
-def day(first: int, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A minute apart, some keys null, some playbacks without an impression."""
-    who = [f"w{n % 7}" if n % 11 else None for n in range(first, first + count)]
-    at = [f"{10 + n // 60:02d}:{n % 60:02d}" for n in range(first, first + count)]
-    impressions = [shown(f"i{first + k}", at[k], who=who[k]) for k in range(count)]
-    playbacks = [play(f"p{first + k}", f"{at[k]}:30", who=who[k] if k % 5 else "nobody") for k in range(count)]
-    return impressions, playbacks
 
 
 POISON = [
@@ -147,55 +125,15 @@ def test_a_topic_that_is_not_there_is_one_clear_line(kafka: Callable[..., KafkaR
         partition_count(missing, "streams.playbacks.source")
 
 
-def test_records_that_kafka_has_deleted_stop_the_query(kafka: Callable[..., KafkaReplay], broker: Broker) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
-    pipeline = kafka()
-    pipeline.wave(*day(0, 20))
-    impressions, playbacks = day(20, 20)
-    pipeline.send("impressions", impressions)
-    pipeline.send("playbacks", playbacks)
-    topic = pipeline.source("playbacks").topic
-    gone = [TopicPartition(topic, p, end - 1) for p, end in pipeline.ends("playbacks").items() if end > 1]
-    admin = AdminClient({"bootstrap.servers": broker.servers})
-    for future in admin.delete_records(gone).values():
-        future.result(30)
-    with pytest.raises(
-        SourceError, match=r"streams.playbacks.source: topic .* partition \d: offsets \d+ to \d+ are no longer in"
-    ):
-        pipeline.ingest()
-    # The way on that the message names.
-    pipeline.lose_checkpoint("ingest-playbacks")
-    pipeline.ingest()
-    for partition, offsets in pipeline.offsets("playbacks").items():
-        assert len(set(offsets)) == len(offsets)
-        assert offsets[-1] == pipeline.ends("playbacks")[partition] - 1
+def test_a_topic_that_several_create_at_once_is_made_once(kafka: Callable[..., KafkaReplay]) -> None:
+    source = kafka().source("playbacks").model_copy(update={"topic": f"raced-{uuid.uuid4().hex}"})
+    with ThreadPoolExecutor(8) as pool:
+        for made in [pool.submit(create_topic, source, "here", 3) for _ in range(8)]:
+            made.result()
+    assert partition_count(source, "here") == 3
 
 
-def test_a_topic_made_anew_stops_the_query_and_lands_after_all(kafka: Callable[..., KafkaReplay], broker: Broker) -> None:
-    from confluent_kafka.admin import AdminClient
-
-    pipeline = kafka()
-    impressions, playbacks = day(0, 20)
-    pipeline.wave(impressions, playbacks)
-    admin = AdminClient({"bootstrap.servers": broker.servers})
-    topic = pipeline.source("playbacks").topic
-    admin.delete_topics([topic])[topic].result(30)
-    wait_until_gone(admin, topic)
-    create_topic(pipeline.source("playbacks"), "playbacks", 2)
-    more = day(20, 6)[1]
-    pipeline.send("playbacks", more)
-    with pytest.raises(SourceError, match="it was made anew"):
-        pipeline.ingest()
-    pipeline.lose_checkpoint("ingest-playbacks")
-    pipeline.ingest()
-    pipeline.settle(everything=True)
-    assert pipeline.attributed() == oracle.attribute(playbacks + more, impressions, window=WINDOW)
-
-
-def wait_until_gone(admin: Any, topic: str) -> None:
-    deadline = time.monotonic() + 30
-    while topic in admin.list_topics(timeout=10).topics:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def test_progress_is_told_while_records_are_sent(kafka: Callable[..., KafkaReplay]) -> None:
+    told: list[int] = []
+    produce(kafka().source("playbacks"), "here", [(None, "x")] * 2500, progress=told.append)
+    assert told == [1000, 2000]

@@ -55,6 +55,12 @@ class Broker:
                 raise RejoinError(f"the Kafka broker did not start: {_last_line(log)}; its log is {log}")
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def stop(self) -> None:
         """Ask it to end; make it, where it does not. Does nothing where it does not run."""
         process, self._process = self._process, None

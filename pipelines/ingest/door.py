@@ -13,6 +13,7 @@ numbers say nothing; there each file is held against what has landed.
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,13 +44,16 @@ _LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
 class Door:
     """The `foreachBatch` function of one ingest query; `parse`d micro-batches go in.
 
-    `accepted_rows` and `accepted_at` (monotonic seconds) tell of this run.
+    `consumes` says in the ledger what is being read; `still_there` raises where that is no longer what it was: it is called
+    between the reading of a micro-batch and its landing. `accepted_rows` and `accepted_at` (monotonic seconds) tell of this run.
     """
 
     lake: Lake
     stream: EventStream
     watermark_delay: timedelta
     checkpoint: CheckpointId
+    consumes: Mapping[str, str | None] = field(default_factory=dict)
+    still_there: Callable[[], None] = lambda: None
     accepted_rows: int = 0
     accepted_at: float = field(default_factory=time.monotonic)
     _max_event_time: int | None = None
@@ -113,6 +117,7 @@ class Door:
         rows = (self._as_judged_before(lake, parsed) if again else parsed).persist()
         try:
             figures = self._figures(rows, watermark)
+            self.still_there()
             if figures["rows_quarantined"]:
                 self._append(lake, "quarantine", quarantined(rows, self.stream, batch_id), batch_id, again=again)
             if figures["rows_out"]:
@@ -131,6 +136,7 @@ class Door:
             run_id=self.checkpoint.id,
             batch=batch_id,
             started_at=started,
+            consumed=self.consumes,
             watermark=watermark,
             durations_ms={"total": round((time.monotonic() - clock) * 1000)},
             detail={

@@ -1,6 +1,8 @@
 """A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
 
+import json
 import os
+from collections.abc import Mapping
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -13,13 +15,17 @@ from pipelines.kafka_client import partition_count
 from pipelines.kafka_connection import resolved_options, servers_of
 from pipelines.kafka_options import for_java
 
+_EARLIEST = -2  # as Spark's option says it
 
-def read_kafka(spark: SparkSession, source: KafkaSource, where: str) -> DataFrame:
+
+def read_kafka(spark: SparkSession, source: KafkaSource, where: str, offsets: Mapping[int, int]) -> DataFrame:
     """The records' values as `__raw` (see `pipelines.ingest.sources`), each with its topic, partition, offset and timestamp.
+    A checkpoint that has read nothing yet starts at `offsets`; at `starting_offsets`, where that is empty.
     Raises SourceError where there is no such topic, or no broker that answers."""
-    partition_count(source, where)  # so that a broker out of reach, or a topic misspelt, is told in one line
+    partitions = partition_count(source, where)  # a broker out of reach, or a topic misspelt, is told in one line
     value = _value(source, where)
-    records = spark.readStream.format("kafka").options(**_options(source, where)).load()
+    reader = spark.readStream.format("kafka").options(**_options(source, where))
+    records = reader.option("startingOffsets", _starting(source, offsets, partitions)).load()
     raw = F.struct(
         *value,
         F.col("topic").alias("source"),
@@ -44,11 +50,17 @@ def _value(source: KafkaSource, where: str) -> list[Column]:
     ]
 
 
+def _starting(source: KafkaSource, offsets: Mapping[int, int], partitions: int) -> str:
+    if not offsets:
+        return source.starting_offsets
+    return json.dumps({source.topic: {str(p): offsets.get(p, _EARLIEST) for p in range(partitions)}})
+
+
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
     """Spark's options. Hold secrets, of which the session keeps its plans and its page free (pipelines/session.py)."""
     client = for_java(resolved_options(source, where), shaded="DATABRICKS_RUNTIME_VERSION" in os.environ)
     options = {"kafka.bootstrap.servers": servers_of(source, where), **{f"kafka.{name}": value for name, value in client.items()}}
-    options |= {"subscribe": source.topic, "startingOffsets": source.starting_offsets, "failOnDataLoss": "true"}
+    options |= {"subscribe": source.topic, "failOnDataLoss": "true"}
     if source.max_offsets_per_trigger is not None:
         options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)
     if source.min_offsets_per_trigger is not None:

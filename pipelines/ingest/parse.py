@@ -1,8 +1,9 @@
 """One line of text becomes an accepted event or a quarantined payload with its reason; nothing is dropped.
 
-The rules (DESIGN section 6): a line is one JSON object with standard JSON numbers; a value has its column's type exactly
-(no number for a STRING, no text for an INT); a time is ISO-8601 with an offset, or epoch milliseconds. A column that may
-be null may also be absent. A key of the object that the schema does not name is kept in `rescued`.
+The rules (DESIGN section 6): a line is one JSON object with standard JSON numbers and whole characters; a value has its
+column's type exactly (no number for a STRING, no text for an INT) and lies in its range; a time is ISO-8601 with an offset, or
+epoch milliseconds. A column that may be null may also be absent. A key of the object that the schema does not name is kept in
+`rescued`.
 
 The work per line is one parse into the schema and one look at the key names; whatever looks suspicious is then examined
 exactly, through VARIANT. Everything here is a pure function of a DataFrame.
@@ -17,6 +18,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     DataType,
+    DoubleType,
+    FloatType,
     MapType,
     StringType,
     StructField,
@@ -56,6 +59,7 @@ _ISO = (
     r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"
     r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
 )
+_HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
 _EPOCH_MILLIS = r"^-?\d{1,15}$"
 _CORRUPT = "__corrupt"
 
@@ -159,12 +163,19 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     size = F.octet_length("__raw.value")
     too_big = F.concat(size.cast("string"), F.lit(f" bytes; at most {rules.max_event_bytes} are accepted"))
     strings = [f for f in stream.schema if isinstance(f.dataType, StringType)]
+    fractions = [f for f in stream.schema if isinstance(f.dataType, FloatType | DoubleType)]
     return F.coalesce(
         F.when(F.col("__raw.value").isNull(), _judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
         F.when(size > rules.max_event_bytes, _judge(Reason.OVERSIZE, too_big)),
         F.when(~F.is_valid_utf8("__raw.value"), _judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64"))),
         F.when(F.col("__parsed").isNull(), _judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
-        F.when(F.col(_CORRUPT) | _any([_suspicious(f.name, stream) for f in strings]), _mistyped(stream)),
+        F.when(
+            _half_a_character(F.col("__raw.value")), _judge(Reason.NOT_JSON, F.lit("\\ud8.. to \\udf.. without its other half"))
+        ),
+        F.when(
+            F.col(_CORRUPT) | _any([*(_suspicious(f.name, stream) for f in strings), *(_infinite(f) for f in fractions)]),
+            _mistyped(stream),
+        ),
         *(_absent(name) for name in stream.required),
         *(_not_a_time(f.name) for f in stream.schema if isinstance(f.dataType, TimestampType)),
         _from_the_future(stream, rules),
@@ -224,6 +235,17 @@ def _suspicious(column: str, stream: EventStream) -> Column:
     return starts & ~_any([F.contains(line, F.concat(F.lit(place), text, F.lit('"'))) for place in places])
 
 
+def _infinite(field: StructField) -> Column:
+    """Whether a number lies beyond what the column's type holds: JSON itself has none that is infinite."""
+    return F.abs(_parsed(field.name)) == F.lit(float("inf"))
+
+
+def _half_a_character(line: Column) -> Column:
+    """Whether a string escapes one half of a surrogate pair, which is no character: the parser would make a `?` of it."""
+    escapes = F.replace(line, F.lit("\\\\"), F.lit("  "))  # an escaped backslash is none that escapes
+    return F.contains(line, F.lit("\\u")) & escapes.rlike(_HALF)
+
+
 def _mistyped(stream: EventStream) -> Column:
     """WRONG_TYPE for the first column whose JSON value is of another type than the schema says; null where all fit.
 
@@ -239,6 +261,8 @@ def _mistyped(stream: EventStream) -> Column:
         fits = F.schema_of_variant(item).rlike(_json_type(field.dataType))
         if not isinstance(field.dataType, StringType | TimestampType):
             fits = fits & _parsed(field.name).isNotNull()
+        if isinstance(field.dataType, FloatType | DoubleType):
+            fits = fits & ~_infinite(field)
         wanted = F.lit(f"{field.name} must be {field.dataType.simpleString().upper()}, got ")
         detail = F.concat(wanted, F.coalesce(F.left(F.to_json(item), F.lit(100)), F.lit("?")))
         verdicts.append(F.when(given & ~fits, _judge(Reason.WRONG_TYPE, detail)))

@@ -7,6 +7,8 @@ path or topic), `source_partition` and `source_offset` (null for files), `source
 (the record's own bytes) and `problem` (why there is no `value`; null where there is) too.
 """
 
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config import FilesSource, KafkaSource, TriggerConfig
@@ -14,8 +16,11 @@ from pipelines.ingest.files import read_files
 from pipelines.ingest.kafka import read_kafka
 
 
-def read_stream(spark: SparkSession, source: FilesSource | KafkaSource, trigger: TriggerConfig, where: str) -> DataFrame:
-    """Open the source as a stream of `__raw`. Raises SourceError or ConfigError; `where` is the key path that they name."""
+def read_stream(
+    spark: SparkSession, source: FilesSource | KafkaSource, trigger: TriggerConfig, where: str, offsets: Mapping[int, int]
+) -> DataFrame:
+    """Open the source as a stream of `__raw`. Raises SourceError or ConfigError; `where` is the key path that they name.
+    `offsets` as for `read_kafka`."""
     if isinstance(source, KafkaSource):
-        return read_kafka(spark, source, where)
+        return read_kafka(spark, source, where, offsets)
     return read_files(spark, source, trigger, where)

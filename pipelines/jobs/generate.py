@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def run_generate(
     targets = targets_of(config, out)
     lines = dict.fromkeys(targets, 0)
     for wave in waves(generate_day(model, config), count):
-        deliver(config, wave, targets, compress=compress, per_second=per_second)
+        sent = partial(_within_wave, progress, dict(lines))
+        deliver(config, wave, targets, compress=compress, per_second=per_second, progress=sent)
         for name, written in wave.lines.items():
             lines[name] += len(written)
             progress(name, lines[name])
@@ -61,8 +63,10 @@ def deliver(
     *,
     compress: bool = False,
     per_second: float | None = None,
+    progress: Progress = lambda *_: None,
 ) -> None:
-    """One wave: a file for a stream that goes to a directory, records keyed by the first join key for one that goes to Kafka."""
+    """One wave: a file for a stream that goes to a directory, records keyed by the first join key for one that goes to Kafka, of
+    which `progress` is told while they are sent."""
     for name, lines in wave.lines.items():
         target = targets[name]
         if isinstance(target, Path):
@@ -70,7 +74,11 @@ def deliver(
         else:
             where = f"streams.{name}.source"
             records = _keyed(lines, config.join.keys[:1], _encoder(target, where))
-            produce(target, where, records, per_second=per_second)
+            produce(target, where, records, per_second=per_second, progress=partial(progress, name))
+
+
+def _within_wave(progress: Progress, before: Mapping[str, int], name: str, sent: int) -> None:
+    progress(name, before[name] + sent)
 
 
 def _keyed(

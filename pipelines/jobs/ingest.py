@@ -1,29 +1,34 @@
 """Ingest: source -> parse -> door -> bronze and quarantine; one stateless query per stream."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.checkpoints import checkpoint_id, kafka_offsets
+from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
+from pipelines.errors import RejoinError
 from pipelines.events import EventStream
 from pipelines.inforce import put_in_force
 from pipelines.ingest.door import Door
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
 from pipelines.instants import to_micros
 from pipelines.jobs.driving import triggered, wait
-from pipelines.kafka_client import check_continues
 from pipelines.lake import Lake
 
 
 def ingest(lake: Lake, config: Config, *, once: bool) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
     lane = start_ingest(lake, config, once=once)
-    wait(lane.queries, lambda: None if once else lane.watch.tick(), drain=once)
+    with failures_explained(lake, config):
+        wait(lane.queries, lambda: None if once else lane.watch.tick(), drain=once)
     lane.watch.drained()
 
 
@@ -33,6 +38,19 @@ class IngestLane:
 
     queries: list[StreamingQuery]
     watch: IdleWatch
+
+
+@contextmanager
+def failures_explained(lake: Lake, config: Config) -> Iterator[None]:
+    """A query that fails because Kafka does not answer, or has lost what comes next, fails with what a start would say."""
+    try:
+        yield
+    except RejoinError:
+        for stream in lake.streams.both:
+            source = config.streams[stream.name].source
+            if isinstance(source, KafkaSource):
+                check_continues(stream.name, source, position(lake, stream.name, source))
+        raise
 
 
 def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
@@ -52,23 +70,30 @@ def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
 
 
 def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, DataStreamWriter]:
-    location = lake.checkpoint(f"ingest-{stream.name}")
-    identity = checkpoint_id(lake.spark, location, recovers=lake.version(stream.name) > 1)
     source = config.streams[stream.name].source
-    where = f"streams.{stream.name}.source"
-    raw = read_stream(lake.spark, source, config.trigger, where)
+    place = position(lake, stream.name, source)
+    consumes: dict[str, str | None] = {}
     if isinstance(source, KafkaSource):
-        check_continues(source, where, kafka_offsets(lake.spark, location, source.topic), location)
+        consumes = {"topic": source.topic, "topic_id": check_continues(stream.name, source, place).id}
+    raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source", place.offsets)
+    identity = checkpoint_id(lake.spark, place.checkpoint, recovers=lake.version(stream.name) > 1)
     rules = ParseRules(
         max_event_bytes=config.ingest.max_event_bytes,
         max_future_skew_us=micros(config.join.max_future_skew),
         earliest_us=to_micros(config.ingest.earliest_event_time),
     )
-    door = Door(lake=lake, stream=stream, watermark_delay=config.join.watermark_delay, checkpoint=identity)
+    door = Door(
+        lake=lake,
+        stream=stream,
+        watermark_delay=config.join.watermark_delay,
+        checkpoint=identity,
+        consumes=consumes,
+        still_there=partial(check_same_topic, stream.name, source, consumes.get("topic_id")),
+    )
     writer = (
         parse(raw, stream, rules)
         .writeStream.queryName(f"ingest:{stream.name}")
-        .option("checkpointLocation", location)
+        .option("checkpointLocation", place.checkpoint)
         .foreachBatch(door)
     )
     return door, writer

@@ -4,7 +4,7 @@ import time
 
 from pipelines.config import Config
 from pipelines.jobs.driving import wait
-from pipelines.jobs.ingest import ingest, start_ingest
+from pipelines.jobs.ingest import failures_explained, ingest, start_ingest
 from pipelines.jobs.join import join, start_join
 from pipelines.jobs.settle import prepare, settle
 from pipelines.lake import Lake
@@ -34,6 +34,7 @@ def run_all(lake: Lake, config: Config) -> None:
             due = time.monotonic() + config.settle.every.total_seconds()
 
     try:
-        wait([*door.queries, lane.query], tick)
+        with failures_explained(lake, config):
+            wait([*door.queries, lane.query], tick)
     finally:
         lane.publish()

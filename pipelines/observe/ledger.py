@@ -77,8 +77,9 @@ class Ledger:
         return self.entries("join", "rows_dropped_by_watermark > 0")
 
     def entries(self, query: str, where: str = "true") -> list[dict[str, Any]]:
-        """All entries of `query` that satisfy a SQL condition, as `last` gives them, in no order."""
-        return _entries(self.lake.read("ledger").where(F.col("query") == query).where(where))
+        """The entries of `query` that satisfy a SQL condition, as `last` gives them, the latest last."""
+        rows = self.lake.read("ledger").where(F.col("query") == query).where(where)
+        return _entries(rows.orderBy("finished_at", "run_id"))
 
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""
@@ -89,14 +90,15 @@ class Ledger:
         return found[0] if found else None
 
 
-def _entries(rows: DataFrame) -> list[dict[str, Any]]:
-    plain = rows.withColumns({name: F.unix_micros(name) for name in _TIMES})
-    return [_decoded(row.asDict()) for row in plain.collect()]
-
-
 def _row_schema(names: Iterable[str]) -> StructType:
     text = ("query", "run_id", "consumed", "durations_ms", "detail")
     return StructType([StructField(n, StringType() if n in text else LongType()) for n in names])
+
+
+def _entries(rows: DataFrame) -> list[dict[str, Any]]:
+    for name in _TIMES:
+        rows = rows.withColumn(name, F.unix_micros(name))
+    return [_decoded(row.asDict()) for row in rows.collect()]
 
 
 def _plain(value: Any) -> Any:

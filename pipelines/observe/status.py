@@ -7,6 +7,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.config import Config
+from pipelines.gaps import accepted
 from pipelines.instants import iso, now_us
 from pipelines.lake import Lake
 from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
@@ -28,6 +29,7 @@ class Status:
     settled_to: str | None
     queries: list[dict[str, Any]]
     quarantined: dict[str, int]
+    gaps: list[dict[str, str | None]]
     dropped_by_watermark: int
     last_reconciliation: dict[str, Any] | None
     lateness: Lateness | None
@@ -48,6 +50,8 @@ class Status:
             )
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.quarantined.items()) or "none"
         lines.append(f"  quarantined  {reasons}")
+        for gap in self.gaps:
+            lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
         lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
         lines += lateness_lines(self.lateness) if self.lateness else []
@@ -66,6 +70,7 @@ def read_status(lake: Lake, config: Config) -> Status:
             settled_to=None,
             queries=[],
             quarantined={},
+            gaps=[],
             dropped_by_watermark=0,
             last_reconciliation=None,
             lateness=None,
@@ -91,6 +96,7 @@ def read_status(lake: Lake, config: Config) -> Status:
         settled_to=iso(settled["detail"]["settled"]["horizon"]) if settled else None,
         queries=[_query(entry) for entry in last.values() if entry],
         quarantined=_quarantined(lake),
+        gaps=_gaps(lake),
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
         lateness=read_lateness(lake, config),
@@ -134,6 +140,12 @@ def _quarantined(lake: Lake) -> dict[str, int]:
         return {}
     rows = lake.read("quarantine").groupBy("reason").count().orderBy("reason").collect()
     return {row["reason"]: row["count"] for row in rows}
+
+
+def _gaps(lake: Lake) -> list[dict[str, str | None]]:
+    """Records that Kafka had lost and that somebody gave up: no fault of the pipeline's health, but nothing to forget."""
+    names = [stream.name for stream in lake.streams.both]
+    return [{"stream": name, "what": str(each), "at": iso(each.at)} for name in names for each in accepted(lake, name)]
 
 
 def _last_reconciliation(lake: Lake) -> dict[str, Any] | None:

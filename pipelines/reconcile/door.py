@@ -1,12 +1,17 @@
 """Checks of the door: did everything that came in land, once, and is all of it accounted for?"""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add, and_, or_
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.events import Streams
-from pipelines.lake import Lake
+from pipelines.gaps import Acceptance, accepted
+from pipelines.lake import Lake, at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +35,13 @@ class StreamDoor:
 @dataclass(frozen=True, kw_only=True)
 class Offsets:
     """Kafka partitions that a stream has come from; offsets between their first and last that have landed neither in bronze nor
-    in quarantine; offsets that have landed more than once. A transaction's markers take offsets too: topics written in
-    transactions show them as missing."""
+    in quarantine: `given_up` within an accepted gap, `missing` outside of any; records that have landed more than once. A
+    transaction's markers take offsets too: topics written in transactions show them as missing."""
 
     partitions: int = 0
     missing: int = 0
     twice: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +79,75 @@ def stream_door(lake: Lake, stream: str, bronze: DataFrame, *, from_kafka: bool)
 def _offsets(lake: Lake, stream: str) -> Offsets:
     # Bronze at one version, and quarantine after it: a micro-batch writes quarantine first, so up to the last offset in bronze
     # all is there that ever will be.
-    bronze = lake.read(stream, lake.version(stream))
-    quarantine = lake.read("quarantine").where(F.col("stream") == stream)
-    place = ("source", "source_partition")
-    reach = bronze.groupBy(*place).agg(F.max("source_offset").alias("__reach"))
-    landed = bronze.select(*place, "source_offset").unionByName(quarantine.select(*place, "source_offset"))
-    judged = landed.join(F.broadcast(reach), list(place), how="inner").where(F.col("source_offset") <= F.col("__reach"))
-    each = judged.groupBy(*place).agg(
-        (F.max("source_offset") - F.min("source_offset") + 1).alias("span"),
-        F.count("*").alias("rows"),
-        F.count_distinct("source_offset").alias("different"),
+    acceptances = accepted(lake, stream)
+    bronze = _generations(lake.read(stream, lake.version(stream)), acceptances)
+    quarantine = _generations(lake.read("quarantine").where(F.col("stream") == stream), acceptances)
+    reach = bronze.groupBy(*_PLACE).agg(F.max("source_offset").alias("__reach"))
+    judged = bronze.unionByName(quarantine).join(F.broadcast(reach), list(_PLACE), how="inner")
+    gaps = _accepted_ranges(acceptances)
+    each = (
+        judged.where(F.col("source_offset") <= F.col("__reach"))
+        .groupBy(*_PLACE)
+        .agg(
+            F.min("source_offset").alias("first"),
+            F.max("source_offset").alias("last"),
+            F.count("*").alias("rows"),
+            F.count_distinct("source_offset").alias("offsets"),
+            F.count_distinct(F.struct("source_offset", "source_time")).alias("records"),
+            F.count_distinct(F.when(_within(gaps), F.col("source_offset"))).alias("within"),
+        )
+        .collect()
     )
-    partitions, missing, twice = each.agg(
-        F.count("*"), F.sum(F.col("span") - F.col("different")), F.sum(F.col("rows") - F.col("different"))
-    ).collect()[0]
-    return Offsets(partitions=partitions, missing=missing or 0, twice=twice or 0)
+    missing = given_up = 0
+    for row in each:
+        spans = gaps.get((row["source"], row["source_partition"], row["generation"]), [])
+        lost = sum(max(0, min(row["last"], last) - max(row["first"], first) + 1) for first, last in spans) - row["within"]
+        given_up += lost
+        missing += row["last"] - row["first"] + 1 - row["offsets"] - lost
+    return Offsets(
+        partitions=len({(row["source"], row["source_partition"]) for row in each}),
+        missing=missing,
+        # The same offset at another time is another record: of a topic that was made anew.
+        twice=sum(row["rows"] - row["records"] for row in each),
+        given_up=given_up,
+    )
+
+
+# Where offsets count on: a partition, and how often its topic had been accepted as made anew when the row came.
+_PLACE = ("source", "source_partition", "generation")
+_Place = tuple[str, int, int]
+
+
+def _generations(rows: DataFrame, acceptances: Sequence[Acceptance]) -> DataFrame:
+    anew = [(F.col("source") == each.topic) & (F.col("ingest_time") > at(each.at)) for each in acceptances if each.made_anew]
+    generation = reduce(add, (F.when(later, 1).otherwise(0) for later in anew), F.lit(0))
+    return rows.select("source", "source_partition", generation.alias("generation"), "source_offset", "source_time")
+
+
+def _accepted_ranges(acceptances: Sequence[Acceptance]) -> dict[_Place, list[tuple[int, int]]]:
+    """The offsets given up at each place, as ranges with both ends inclusive, none overlapping another."""
+    ranges: dict[_Place, list[tuple[int, int]]] = defaultdict(list)
+    generations: dict[str, int] = defaultdict(int)
+    for each in acceptances:
+        for gap in each.gaps:
+            spans = ranges[(each.topic, gap.partition, generations[each.topic])]
+            # Accepted twice at once, the second is the first, or goes on behind it.
+            first = max([gap.first, *(end + 1 for _, end in spans)])
+            if gap.last is not None and first <= gap.last:
+                spans.append((first, gap.last))
+        generations[each.topic] += each.made_anew
+    return ranges
+
+
+def _within(ranges: Mapping[_Place, Sequence[tuple[int, int]]]) -> Column:
+    inside = [
+        reduce(
+            and_, (F.col(name) == value for name, value in zip(_PLACE, where, strict=True)), F.col("source_offset").between(*span)
+        )
+        for where, spans in ranges.items()
+        for span in spans
+    ]
+    return reduce(or_, inside, F.lit(False))
 
 
 def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> Account:

@@ -12,6 +12,7 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 from pipelines.instants import iso
 from pipelines.lake import Lake
 from pipelines.observe.lateness import size
+from pipelines.reconcile.door import StreamDoor
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation
 from pipelines.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
@@ -63,7 +64,9 @@ def to_text(run: Reconciliation) -> str:
     ]
     for door in run.doors:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in door.quarantined.items()) or "none"
-        lines.append(f"  {door.stream:<10} {door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}")
+        lines.append(
+            f"  {door.stream:<10} {door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}{_given_up(door)}"
+        )
     lines += ["", "  class                        rows"]
     lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
     if run.repaired:
@@ -141,6 +144,10 @@ def _bound(run: Reconciliation) -> str | None:
 
 def _outcome(check: Check) -> str:
     return "ok" if check.success else "FAIL" if check.failed else "warn"
+
+
+def _given_up(door: StreamDoor) -> str:
+    return f"; {door.offsets.given_up:,} offsets in accepted gaps" if door.offsets.given_up else ""
 
 
 def _text(value: object) -> str | None:

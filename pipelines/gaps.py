@@ -1,0 +1,114 @@
+"""Gaps: records of a Kafka topic that were due, and that Kafka no longer has (retention, or a topic made anew).
+
+No gap is passed in silence: ingest refuses to start behind one until somebody has accepted it. An acceptance is one row of the
+ledger (query `gap:<stream>`), and everything follows from it: ingest goes on with a checkpoint that is named after it, at the
+offsets that it holds (`pipelines.ingest.position`), and reconcile no longer misses exactly those records.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Entry, Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Offsets `first` to `last` of a partition, both inclusive. `last` is None where the topic was made anew: what it held from
+    `first` on, if anything, nobody can tell."""
+
+    partition: int
+    first: int
+    last: int | None
+
+    @property
+    def count(self) -> int:
+        """Of what is known to be missing."""
+        return 0 if self.last is None else self.last - self.first + 1
+
+    def __str__(self) -> str:
+        if self.last is None:
+            return f"partition {self.partition}: {self.first} records of it have been read, but it was made anew"
+        return f"partition {self.partition}: offsets {self.first} to {self.last} are no longer in Kafka ({self.count:,} records)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """Gaps of a topic that were accepted at `at` (microseconds), and the next offset to read of each partition from there.
+    `topic_id` is which of the topics of that name it was then, where Kafka said."""
+
+    id: str
+    topic: str
+    topic_id: str | None
+    gaps: tuple[Gap, ...]
+    offsets: Mapping[int, int]
+    at: int
+
+    @property
+    def made_anew(self) -> bool:
+        return any(gap.last is None for gap in self.gaps)
+
+    def __str__(self) -> str:
+        return f"topic {self.topic} {'; '.join(map(str, self.gaps))}"
+
+
+def find_gaps(consumed: Mapping[int, int], held: Mapping[int, tuple[int, int]], *, another: bool = False) -> list[Gap]:
+    """What lies between the next offset to read and what Kafka holds (first offset, and the one after the last), by partition.
+
+    A partition that was added later is due from 0. One that ends before what has been read, or is not there, means that the whole
+    topic was made anew, as does `another`. What nothing has been read of has no gap.
+
+    >>> find_gaps({0: 5}, {0: (3, 9)})
+    []
+    >>> for gap in find_gaps({0: 5}, {0: (8, 9), 1: (2, 2)}):
+    ...     print(gap)
+    partition 0: offsets 5 to 7 are no longer in Kafka (3 records)
+    partition 1: offsets 0 to 1 are no longer in Kafka (2 records)
+    >>> print(*find_gaps({0: 5}, {0: (0, 2)}))
+    partition 0: 5 records of it have been read, but it was made anew
+    """
+    if not consumed:
+        return []
+    if another or any(partition not in held or held[partition][1] < ahead for partition, ahead in consumed.items()):
+        return [Gap(partition=partition, first=ahead, last=None) for partition, ahead in sorted(consumed.items())]
+    due = {partition: consumed.get(partition, 0) for partition in sorted(held)}
+    return [Gap(partition=p, first=ahead, last=held[p][0] - 1) for p, ahead in due.items() if held[p][0] > ahead]
+
+
+def after(gaps: Iterable[Gap], consumed: Mapping[int, int], held: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """The next offset to read of each partition once the gaps are accepted: nothing that Kafka holds is left out.
+
+    >>> after([Gap(partition=0, first=5, last=7)], {0: 5, 1: 4}, {0: (8, 9), 1: (0, 6), 2: (0, 1)})
+    {0: 8, 1: 4, 2: 0}
+    """
+    anew = any(gap.last is None for gap in gaps)
+    return {p: first if anew else max(first, consumed.get(p, first)) for p, (first, _) in sorted(held.items())}
+
+
+def accept(lake: Lake, stream: str, topic: str, topic_id: str | None, gaps: Iterable[Gap], offsets: Mapping[int, int]) -> None:
+    """Write the acceptance: one commit, from which on it holds."""
+    detail = {
+        "topic": topic,
+        "topic_id": topic_id,
+        "gaps": [asdict(gap) for gap in gaps],
+        "offsets": {str(partition): offset for partition, offset in offsets.items()},
+    }
+    Ledger(lake).write([Entry(query=f"gap:{stream}", detail=detail)])
+
+
+def accepted(lake: Lake, stream: str) -> list[Acceptance]:
+    """All that was accepted for a stream, the latest last."""
+    return [_acceptance(row) for row in Ledger(lake).entries(f"gap:{stream}")]
+
+
+def _acceptance(row: Mapping[str, Any]) -> Acceptance:
+    detail = row["detail"]
+    return Acceptance(
+        id=row["run_id"],
+        topic=detail["topic"],
+        topic_id=detail["topic_id"],
+        gaps=tuple(Gap(**gap) for gap in detail["gaps"]),
+        offsets={int(partition): offset for partition, offset in detail["offsets"].items()},
+        at=row["finished_at"],
+    )

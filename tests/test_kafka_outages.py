@@ -1,0 +1,138 @@
+"""Running processes against a broker that loses records, or goes away and comes back in the middle."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import oracle
+from tests.kafka_replay import KafkaReplay, day
+
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parent.parent
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a command over a pipeline, in a process group of its own, which does not outlive the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def go(command: str, pipeline: KafkaReplay, *sets: str) -> subprocess.Popen[str]:
+        own = ("trigger.every=1s", "settle.every=5s", "spark.shuffle_partitions=2", "spark.driver_memory=1g")
+        words = [word for each in (*pipeline.overrides, *own, *sets) for word in ("--set", each)]
+        args = [sys.executable, "-m", "pipelines", command, *words]
+        running.append(
+            subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        )
+        return running[-1]
+
+    yield go
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+
+
+def landed(pipeline: KafkaReplay, stream: str) -> int:
+    return pipeline.read(stream).count() if pipeline.lake.exists(stream) else 0
+
+
+def retention(pipeline: KafkaReplay) -> None:
+    pipeline.send("playbacks", day(40, 200)[1])
+    pipeline.delete_records("playbacks", {p: end - 1 for p, end in pipeline.ends("playbacks").items()})
+
+
+def made_anew_and_longer(pipeline: KafkaReplay) -> None:
+    pipeline.make_anew("playbacks")
+    pipeline.send("playbacks", day(40, 200)[1])
+
+
+LOSSES = [
+    (retention, r"topic \S+ partition \d: offsets \d+ to \d+ are no longer in Kafka \(\d+ records\)"),
+    (made_anew_and_longer, r"topic \S+ partition \d: \d+ records of it have been read, but it was made anew"),
+]
+
+
+@pytest.mark.parametrize(("lose", "said"), LOSSES, ids=["retention", "made anew"])
+def test_a_loss_while_ingest_runs_ends_it_with_one_line(
+    kafka: Callable[..., KafkaReplay], start: Start, lose: Callable[[KafkaReplay], None], said: str
+) -> None:
+    pipeline = kafka()
+    for stream, events in zip(("impressions", "playbacks"), day(0, 40), strict=True):
+        pipeline.send(stream, events)
+    process = start("ingest", pipeline)
+    until(lambda: landed(pipeline, "playbacks") == 40, process)
+    # Held, so that the loss is between two of its looks at the topic.
+    os.killpg(process.pid, signal.SIGSTOP)
+    lose(pipeline)
+    os.killpg(process.pid, signal.SIGCONT)
+    out, err = process.communicate(timeout=90)
+    assert (process.returncode, out, len(err.splitlines())) == (2, "", 1), err
+    assert re.search(rf"rejoin: streams\.playbacks\.source: {said} .*`rejoin accept-gap playbacks`", err)
+    assert landed(pipeline, "playbacks") == 40
+
+
+def test_a_broker_that_is_stopped_and_killed_while_all_runs(kafka: Callable[..., KafkaReplay], start: Start) -> None:
+    pipeline = kafka()
+    impressions: list[Any] = []
+    playbacks: list[Any] = []
+
+    def produce() -> None:
+        seen, played = day(len(playbacks), 20)
+        # Some hours old.
+        for event in played[::7]:
+            event["event_time"] = "2026-01-10T10:00:00Z"
+        pipeline.send("impressions", seen)
+        pipeline.send("playbacks", played)
+        impressions.extend(seen)
+        playbacks.extend(played)
+
+    produce()
+    process = start("run", pipeline)
+    until(lambda: landed(pipeline, "playbacks") == 20, process)
+    for stop in (pipeline.broker.stop, pipeline.broker.kill):
+        produce()
+        stop()
+        time.sleep(5)
+        pipeline.broker.start()
+        produce()
+        process = again_where_it_gave_up(process, lambda: start("run", pipeline))
+    until(lambda: landed(pipeline, "playbacks") == len(playbacks), process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    pipeline.join()
+    pipeline.settle(everything=True)
+    pipeline.assert_each_record_landed_once()
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))
+    assert pipeline.dropped() == 0
+    assert pipeline.reconcile().agrees
+
+
+def again_where_it_gave_up(
+    process: "subprocess.Popen[str]", restart: Callable[[], "subprocess.Popen[str]"]
+) -> "subprocess.Popen[str]":
+    """Spark waits for a broker for a while, and may then give up: with one line, and a restart goes on."""
+    if process.poll() is None:
+        return process
+    out, err = process.communicate()
+    assert (process.returncode, out, len(err.splitlines())) == (2, "", 1), err
+    return restart()
