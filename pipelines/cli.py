@@ -93,9 +93,11 @@ def generate(
     playbacks: Annotated[int, typer.Option(min=0, help="Outcome events.")] = 12_000,
     waves: Annotated[int, typer.Option(min=1, help="Files a stream, in order of arrival.")] = 24,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
-    profiles: Annotated[int, typer.Option(min=1, help="Values of the first key.")] = 2_000,
+    profiles: Annotated[
+        int | None, typer.Option(min=1, help="Values of the first key; one for thirty impressions, if not given.")
+    ] = None,
     titles: Annotated[int, typer.Option(min=1, help="Values of the second key.")] = 500,
-    zipf: Annotated[float, typer.Option(min=0, help="Skew of both; 0 is none.")] = 1.1,
+    zipf: Annotated[float, typer.Option(min=0, help="Skew of titles, and half of it of profiles; 0 is none.")] = 1.1,
     median_delay: Annotated[str, typer.Option(help="Median time from impression to playback.")] = "3m",
     search_share: Annotated[float, typer.Option(min=0, max=1, help="Playbacks without any impression.")] = 0.1,
     late_share: Annotated[float, typer.Option(min=0, max=1, help="Events that arrive minutes to hours late.")] = 0.01,

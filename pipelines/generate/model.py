@@ -22,13 +22,15 @@ DAY = 86_400 * SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class DayModel:
-    """What to generate. Shares are of all events of a stream; times are as the field names say."""
+    """What to generate. Shares are of all events of a stream; times are as the field names say. `profiles` (None: one for thirty
+    impressions) and `titles` are how many there are; `zipf` is the exponent of the titles' popularity, and twice that of how
+    busy profiles are: nobody sees as much as the most popular title is seen."""
 
     day: date
     seed: int = 7
     impressions: int = 60_000
     playbacks: int = 12_000
-    profiles: int = 2_000
+    profiles: int | None = None
     titles: int = 500
     zipf: float = 1.1
     median_delay: timedelta = timedelta(minutes=3)
@@ -65,7 +67,8 @@ def generate_day(model: DayModel, config: Config) -> Day:
     once = start + _daytime(rng, first)
     minutes_later = (rng.exponential(20 * 60, len(again)) * 1000).astype(np.int64) * 1000
     shown = np.concatenate([once, once[again] + minutes_later]) if first else once
-    profile, title = (_zipf(rng, first, n, model.zipf) for n in (model.profiles, model.titles))
+    profiles = model.profiles or max(2_000, model.impressions // 30)
+    profile, title = _zipf(rng, first, profiles, model.zipf / 2), _zipf(rng, first, model.titles, model.zipf)
     profile, title = np.concatenate([profile, profile[again]]), np.concatenate([title, title[again]])
 
     # An outcome follows an impression by a log-normal delay, or comes out of nowhere (search).
@@ -79,7 +82,7 @@ def generate_day(model: DayModel, config: Config) -> Day:
     title_search = _zipf(rng, model.playbacks, model.titles, model.zipf) + model.titles
     seen = shown[cause] if model.impressions else at_search
     played = np.where(searched, at_search, seen + delay)
-    player = np.where(searched, _zipf(rng, model.playbacks, model.profiles, model.zipf), profile[cause] if len(profile) else 0)
+    player = np.where(searched, _zipf(rng, model.playbacks, profiles, model.zipf / 2), profile[cause] if len(profile) else 0)
     played_title = np.where(searched, title_search, title[cause] if len(title) else 0)
 
     exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
