@@ -176,7 +176,7 @@ class TriggerConfig(Model):
     every: Duration = timedelta(seconds=10)
     max_files: int = Field(default=1000, gt=0)
     join_max_files: int = Field(default=1000, gt=0)
-    join_max_bytes: ByteSize = Field(default=ByteSize(1024**3), gt=0)
+    join_max_bytes: ByteSize = Field(default=ByteSize(32 * 1024**2), gt=0)
 
 
 class StateStoreConfig(Model):
