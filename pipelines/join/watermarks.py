@@ -75,8 +75,10 @@ def _heartbeat_value(stream: EventStream, name: str, kind: DataType) -> Column:
     if name == stream.event_time:
         return F.col("event_time").alias(name)
     if name in stream.keys:
-        # Not null, or the join's own `key IS NOT NULL`, pushed down, would remove heartbeats too.
-        return _any_value(kind).cast(kind).alias(name)
+        # Not null, or the join's own `key IS NOT NULL`, pushed down, would remove heartbeats too; but of a type that may be null.
+        # Where bronze has nothing new, Spark leaves it out of the union, and a key that is never null reads keys in the state
+        # that are null.
+        return F.when(F.col("kind") != "", _any_value(kind).cast(kind)).alias(name)
     return F.lit(None).cast(kind).alias(name)
 
 
