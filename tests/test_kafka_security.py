@@ -175,7 +175,7 @@ def test_who_has_the_password_gets_in_and_it_shows_nowhere(
 
     source = config.streams["playbacks"].source
     assert isinstance(source, KafkaSource)
-    read_kafka(spark, source, "streams.playbacks.source").explain(extended=True)
+    read_kafka(spark, source, "streams.playbacks.source", {}).explain(extended=True)
     settings = str(spark.sql("SET -v").collect()) + str(spark.sql("SET").collect())
     printed = "".join(capfd.readouterr())
     assert "kafka.sasl.jaas.config=*********(redacted)" in printed
