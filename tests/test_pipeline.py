@@ -192,10 +192,10 @@ def test_a_foreign_schema_in_the_lake_is_refused(replay: Any) -> None:
             "streams": {
                 **pipeline.config.streams,
                 "playbacks": pipeline.config.streams["playbacks"].model_copy(
-                    update={"ddl": "playback_id STRING, event_time TIMESTAMP, profile_id STRING, title_id STRING, mood STRING"}
+                    update={"ddl": "playback_id STRING, event_time TIMESTAMP, profile_id STRING, title_id STRING, device DOUBLE"}
                 ),
             }
         }
     )
-    with pytest.raises(LakeError, match="table playbacks: has no column mood"):
+    with pytest.raises(LakeError, match="table playbacks: column device is STRING, but the configuration says DOUBLE"):
         Lake(pipeline.lake.spark, other).ensure("playbacks")
