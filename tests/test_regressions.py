@@ -52,7 +52,8 @@ def test_a_wider_hot_window_does_not_trust_what_settle_wrote_under_a_narrower_on
     pipeline.wave([shown("z", "12:30", who="zoe")], playbacks[1:])
     pipeline.join()
     pipeline.settle()
-    assert pipeline.answers()["p"] == ("b", "settle")
+    # By whichever lane: a wider window gives the join a new checkpoint, which sees both again.
+    assert pipeline.answers()["p"][0] == "b"
 
 
 def test_conflicts_within_a_date_are_one_row_also_in_hourly_partitions(replay: Any, tmp_path: Path, spark: Any) -> None:
