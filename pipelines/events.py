@@ -107,6 +107,14 @@ class EventStream:
         """A null key matches nothing (DESIGN section 2)."""
         return reduce(lambda a, b: a & b, (F.col(key).isNotNull() for key in self.keys))
 
+    def keys_aside(self) -> list[Column]:
+        """Select the keys under names of their own, for a frame that is to be matched with one that has them too."""
+        return [F.col(key).alias(f"__key_{key}") for key in self.keys]
+
+    def same_keys(self) -> Column:
+        """Whether the keys equal those that `keys_aside` has selected on the other side; never where one is null."""
+        return reduce(lambda a, b: a & b, (F.col(key) == F.col(f"__key_{key}") for key in self.keys))
+
     def event_rank(self, prefix: str = "") -> str:
         """SQL: of outcome events with one id, the least by this rank is the event (DESIGN section 2).
 

@@ -108,11 +108,12 @@ def put_in_force(lake: Lake, config: Config, *tables: str) -> Rules:
     now = _definition(config)
     before = history[-1].definition if history else now
     _refuse(before, now)
-    since = lake.max_event_time(lake.streams.outcome) if history and before != now else None
-    rules = _rules([*history, Change(definition=now, after=since)]) if before != now or not history else _rules(history)
+    known = bool(history) and before == now
+    since = lake.max_event_time(lake.streams.outcome) if history and not known else None
+    rules = _rules(history if known else [*history, Change(definition=now, after=since)])
     _require_columns(lake, rules)
     lake.ensure("ledger", *tables)
-    if history and before == now:
+    if known:
         return rules
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed = [f"{key}: {_text(before.get(key))} -> {_text(now.get(key))}" for key in differing]

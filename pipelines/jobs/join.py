@@ -42,7 +42,10 @@ def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) ->
 
 def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
     """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
-    rules, checkpoint = _prepare(lake, config)
+    _drain(lake, config, *_prepare(lake, config), since=since)
+
+
+def _drain(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, since: int | None) -> None:
     whole = False
     while not whole:
         lane = _start(lake, config, rules, checkpoint, once=True, since=since)
@@ -106,8 +109,9 @@ class JoinLane:
 def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
     """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
     rules, checkpoint = _prepare(lake, config)
-    if plan_reading(lake, checkpoint, config.trigger, _needed(lake, config, since), once=True).whole:
-        drain(lake, config, since=since)
+    needed = _needed(lake, config, Ledger(lake).horizon(), since)
+    if plan_reading(lake, checkpoint, config.trigger, needed, once=True).whole:
+        _drain(lake, config, rules, checkpoint, since=since)
     return _start(lake, config, rules, checkpoint, once=False, since=since)
 
 
@@ -118,10 +122,9 @@ def _prepare(lake: Lake, config: Config) -> tuple[Rules, str]:
     return rules, join_checkpoint(lake, config)
 
 
-def _needed(lake: Lake, config: Config, since: int | None) -> dict[str, int]:
+def _needed(lake: Lake, config: Config, horizon: int | None, since: int | None) -> dict[str, int]:
     """What a checkpoint that begins above a published horizon needs, as event times by stream: outcomes after it, and exposures
     of the hot window before those. It never begins above the horizon, for what lies between is not final."""
-    horizon = Ledger(lake).horizon()
     if horizon is None:
         return {}
     start = horizon if since is None else min(since, horizon)
@@ -132,7 +135,8 @@ def _needed(lake: Lake, config: Config, since: int | None) -> dict[str, int]:
 def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: bool, since: int | None) -> JoinLane:
     run_id = uuid.uuid4().hex[:12]
     identity = checkpoint_id(lake.spark, checkpoint, recovers=False).id
-    horizon, needed = Ledger(lake).horizon(), _needed(lake, config, since)
+    horizon = Ledger(lake).horizon()
+    needed = _needed(lake, config, horizon, since)
     reading = plan_reading(lake, checkpoint, config.trigger, needed, once=once)
     feed_before_start(lake, config.join.watermark_delay, run_id, reading)
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])

@@ -70,7 +70,7 @@ class StateShape:
 
 def join_checkpoint(lake: Lake, config: Config) -> str:
     """The location of the checkpoint for this configuration's state; where that is a new one, it is recorded, and told why."""
-    shape, last = StateShape.of(lake, config), _last(lake)
+    shape, last = StateShape.of(lake, config), next(reversed(_in_order(lake)), None)
     if last is not None and last["detail"]["parts"] == shape.parts:
         return lake.checkpoint(last["detail"]["path"])
     number = 0 if last is None else last["batch"] + 1
@@ -85,17 +85,16 @@ def join_checkpoint(lake: Lake, config: Config) -> str:
 def narrowest_hot_window(lake: Lake, since: int | None, default: timedelta) -> timedelta:
     """The narrowest hot window that the join has run with since a time (microseconds; None: ever): a match within it is the
     nearest, whichever run it is of. `default` where no run is known."""
-    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))
-    before = [entry for entry in entries if since is None or entry["finished_at"] < since]
-    recent = before[-1:] + entries[len(before) :] if since is not None else entries
+    entries = _in_order(lake)
+    before = 0 if since is None else sum(entry["finished_at"] < since for entry in entries)
+    recent = entries[max(0, before - 1) :]
     return min((parse_duration(entry["detail"]["parts"]["join.hot_window"]) for entry in recent), default=default)
 
 
 def superseded(lake: Lake) -> list[str]:
     """The locations of the checkpoints that no run will read again."""
-    entries = sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))
-    return [lake.checkpoint(entry["detail"]["path"]) for entry in entries[:-1]]
+    return [lake.checkpoint(entry["detail"]["path"]) for entry in _in_order(lake)[:-1]]
 
 
-def _last(lake: Lake) -> dict[str, Any] | None:
-    return max(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]), default=None)
+def _in_order(lake: Lake) -> list[dict[str, Any]]:
+    return sorted(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]))

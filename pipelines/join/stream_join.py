@@ -25,14 +25,10 @@ def hot_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, 
     for side, stream in ((outcomes, streams.outcome), (exposures, streams.exposure)):
         _require_bounded(side, stream.event_time, stream.name)
     left = outcomes.select(*(F.col(f.name) for f in streams.outcome.schema))
-    right = exposures.where(streams.exposure.has_keys()).select(
-        *streams.as_exposure(), *(F.col(key).alias(f"__key_{key}") for key in streams.exposure.keys)
-    )
+    right = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.keys_aside())
     event_time = F.col(streams.outcome.event_time)
-    matches: Column = (F.col("exposure_time") <= event_time) & (F.col("exposure_time") >= event_time - interval(hot_window))
-    for key in streams.outcome.keys:
-        matches = matches & (F.col(key) == F.col(f"__key_{key}"))
-    return left.join(right, matches, how="left_outer").select(*streams.candidate_schema.names)
+    recent = (F.col("exposure_time") <= event_time) & (F.col("exposure_time") >= event_time - interval(hot_window))
+    return left.join(right, recent & streams.outcome.same_keys(), how="left_outer").select(*streams.candidate_schema.names)
 
 
 def only_under(rule: Rule, candidates: DataFrame, streams: Streams) -> DataFrame:

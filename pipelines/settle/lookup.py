@@ -63,15 +63,11 @@ def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams,
 
 
 def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
-    found = exposures.where(streams.exposure.has_keys()).select(
-        *streams.as_exposure(), *(F.col(key).alias(f"__key_{key}") for key in streams.exposure.keys)
-    )
+    found = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.keys_aside())
     # Exposures of keys that nobody asks for go first. Few outcomes are broadcast for that, so that of all the exposures of their
     # hours none is shuffled but those that may match.
-    asked = outcomes.select(*(F.col(key).alias(f"__key_{key}") for key in streams.outcome.keys))
+    asked = outcomes.select(*streams.outcome.keys_aside())
     found = found.join(asked, [f"__key_{key}" for key in streams.exposure.keys], how="left_semi")
     behind = F.unix_micros(F.col(streams.outcome.event_time)) - F.unix_micros("exposure_time")
-    matches = (behind >= 0) & (behind <= F.lit(micros(window)))
-    for key in streams.outcome.keys:
-        matches = matches & (F.col(key) == F.col(f"__key_{key}"))
+    matches = (behind >= 0) & (behind <= F.lit(micros(window))) & streams.outcome.same_keys()
     return outcomes.join(found, matches, how="left_outer").select(*streams.candidate_schema.names)

@@ -116,12 +116,10 @@ def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Stre
 def _touched(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
     outcome, exposure = streams.outcome, streams.exposure
     late = late_exposures.where(exposure.has_keys()).select(
-        *(F.col(key).alias(f"__key_{key}") for key in exposure.keys),
+        *exposure.keys_aside(),
         F.unix_micros(exposure.event_time).alias("__from"),
     )
     time = F.unix_micros(F.col(outcome.event_time))
-    matches = (time >= F.col("__from")) & (time <= F.col("__from") + F.lit(micros(window)))
-    for key in outcome.keys:
-        matches = matches & (F.col(key) == F.col(f"__key_{key}"))
+    matches = (time >= F.col("__from")) & (time <= F.col("__from") + F.lit(micros(window))) & outcome.same_keys()
     own = [F.col(f.name) for f in outcome.schema]
     return bronze.join(late, matches, how="left_semi").select(*own, F.lit("touched").alias("__cause"))
