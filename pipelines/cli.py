@@ -86,6 +86,7 @@ def generate(
     day: Annotated[
         datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The day (UTC); two days ago if not given.")
     ] = None,
+    hours: Annotated[float, typer.Option(min=0.1, max=24, help="Length of the day, from midnight.")] = 24.0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for one folder a stream; the configured landing paths if not given.")
     ] = None,
@@ -130,6 +131,7 @@ def generate(
     model = DayModel(
         # Two days ago, so that what is played after midnight is not in the future whatever the hour is now.
         day=(day or datetime.now(timezone.utc) - timedelta(days=2)).date(),
+        hours=hours,
         seed=seed,
         impressions=impressions,
         playbacks=playbacks,

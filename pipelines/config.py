@@ -171,12 +171,15 @@ class IngestConfig(Model):
 
 class TriggerConfig(Model):
     """When micro-batches start, and how much one may read: landing files at ingest; files and bytes of bronze, for each
-    stream, at the join. The join's are soft: a micro-batch takes one file at least, and a backlog within them whole."""
+    stream, at the join. The join's are soft: a micro-batch takes one file at least, and a backlog within them whole. With more
+    than `settle_backlog_bytes` of a stream's bronze unread at its start (null: however much) the join leaves the backlog to
+    settle."""
 
     every: Duration = timedelta(seconds=10)
     max_files: int = Field(default=1000, gt=0)
     join_max_files: int = Field(default=1000, gt=0)
     join_max_bytes: ByteSize = Field(default=ByteSize(32 * 1024**2), gt=0)
+    settle_backlog_bytes: ByteSize | None = ByteSize(32 * 1024**2)
 
 
 class StateStoreConfig(Model):

@@ -22,11 +22,13 @@ DAY = 86_400 * SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class DayModel:
-    """What to generate. Shares are of all events of a stream; times are as the field names say. `profiles` (None: one for thirty
+    """What to generate: events of the first `hours` of a day, into which its course is then pressed. Shares are of all events of
+    a stream; times are as the field names say. `profiles` (None: one for thirty
     impressions) and `titles` are how many there are; `zipf` is the exponent of the titles' popularity, and twice that of how
     busy profiles are: nobody sees as much as the most popular title is seen."""
 
     day: date
+    hours: float = 24.0
     seed: int = 7
     impressions: int = 60_000
     playbacks: int = 12_000
@@ -64,7 +66,7 @@ def generate_day(model: DayModel, config: Config) -> Day:
     # A title is shown to a profile more than once: further impressions repeat an earlier one some minutes later.
     first = max(1, model.impressions // 2) if model.impressions else 0
     again = rng.integers(0, max(1, first), model.impressions - first)
-    once = start + _daytime(rng, first)
+    once = start + _daytime(rng, first, model.hours)
     minutes_later = (rng.exponential(20 * 60, len(again)) * 1000).astype(np.int64) * 1000
     shown = np.concatenate([once, once[again] + minutes_later]) if first else once
     profiles = model.profiles or max(2_000, model.impressions // 30)
@@ -78,7 +80,7 @@ def generate_day(model: DayModel, config: Config) -> Day:
     searched = rng.random(model.playbacks) < model.search_share
     if model.impressions == 0:
         searched[:] = True
-    at_search = start + _daytime(rng, model.playbacks)
+    at_search = start + _daytime(rng, model.playbacks, model.hours)
     title_search = _zipf(rng, model.playbacks, model.titles, model.zipf) + model.titles
     seen = shown[cause] if model.impressions else at_search
     played = np.where(searched, at_search, seen + delay)
@@ -94,11 +96,12 @@ def generate_day(model: DayModel, config: Config) -> Day:
     )
 
 
-def _daytime(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Times of day with an evening peak: half uniform, half around 20:00."""
+def _daytime(rng: np.random.Generator, count: int, hours: float) -> np.ndarray:
+    """Times of day with an evening peak: half uniform, half around 20:00; of a day that lasts `hours`."""
     flat = rng.random(count) * DAY
     evening = rng.normal(20 * 3600, 2 * 3600, count) * SECOND % DAY
-    return np.where(rng.random(count) < 0.5, flat, evening).astype(np.int64) // 1000 * 1000
+    times = np.where(rng.random(count) < 0.5, flat, evening) * (hours / 24)
+    return times.astype(np.int64) // 1000 * 1000
 
 
 def _zipf(rng: np.random.Generator, count: int, values: int, exponent: float) -> np.ndarray:

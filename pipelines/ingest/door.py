@@ -114,7 +114,7 @@ class Door:
         # hold may have landed, or be new; so may all that a checkpoint meets that was made over a lake with data in it.
         self._rewound = self._rewound or (self._last_batch is not None and batch_id < self._last_batch)
         again = self.checkpoint.recovers or self._rewound or batch_id == self._last_batch
-        rows = (self._as_judged_before(lake, parsed) if again else parsed).persist()
+        rows = _lightened(self._as_judged_before(lake, parsed) if again else parsed).persist()
         try:
             figures = self._figures(rows, watermark)
             self.still_there()
@@ -190,6 +190,14 @@ class Door:
         judged = lake.read("quarantine").where(F.col("stream") == self.stream.name).select("source", "payload").distinct()
         same = (F.col("__raw.source") == F.col("source")) & (_payload(rows) == F.col("payload"))
         return rows.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*rows.columns)
+
+
+def _lightened(parsed: DataFrame) -> DataFrame:
+    """Without the payloads that quarantine will not need: most of the bytes, and all of a micro-batch is held in memory."""
+    raw, kept = F.col("__raw"), F.col("__reason").isNotNull()
+    for name in ("value", "encoded") if is_decoded(parsed) else ("value",):
+        raw = raw.withField(name, F.when(kept, F.col(f"__raw.{name}")))
+    return parsed.withColumn("__raw", raw)
 
 
 def _payload(parsed: DataFrame) -> Column:

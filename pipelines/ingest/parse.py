@@ -5,8 +5,8 @@ column's type exactly (no number for a STRING, no text for an INT) and lies in i
 epoch milliseconds. A column that may be null may also be absent. A key of the object that the schema does not name is kept in
 `rescued`.
 
-The work per line is one parse into the schema and one look at the key names; whatever looks suspicious is then examined
-exactly, through VARIANT. Everything here is a pure function of a DataFrame.
+The work per line is one parse into the schema; a line that may have more in it than its columns has its key names read, and one
+that looks suspicious is examined exactly, through VARIANT. Everything here is a pure function of a DataFrame.
 """
 
 from dataclasses import dataclass
@@ -60,6 +60,7 @@ _ISO = (
     r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
 )
 _HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
+_USUAL_ISO = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z$"
 _EPOCH_MILLIS = r"^-?\d{1,15}$"
 _CORRUPT = "__corrupt"
 
@@ -92,7 +93,7 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         "__parsed",
         _CORRUPT,
         _known(stream).alias("__known"),
-        F.when(F.col("__parsed").isNotNull(), F.json_object_keys(line)).alias("__keys"),
+        F.when(F.col("__parsed").isNotNull() & ~_plain(line, stream), F.json_object_keys(line)).alias("__keys"),
         F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
     )
     verdict = F.coalesce(*_undecodable(raw), _verdict(stream, rules))
@@ -137,6 +138,29 @@ def _known(stream: EventStream) -> Column:
     return F.array(*names)
 
 
+_BARE = ("boolean", "tinyint", "smallint", "int", "bigint", "float", "double")
+_QUOTES = {"string": 4, "timestamp": 4, **dict.fromkeys(_BARE, 2)}
+
+
+def _plain(line: Column, stream: EventStream) -> Column:
+    """Whether the line surely has no key beyond its columns': it has just the quotes that those with a value need.
+
+    That is two for a key and two for a value which is text; any further key has more. A text column that was given as something
+    else would leave room for one, but it is WRONG_TYPE, or a time that does not look like ISO-8601, which is not plain. Nor is a
+    line with an escape, nor one of a schema with other types.
+    """
+    if any(f.dataType.simpleString() not in _QUOTES for f in stream.schema):
+        return F.lit(False)
+    needed = F.lit(0)
+    for f in stream.schema:
+        quotes = F.lit(_QUOTES[f.dataType.simpleString()])
+        if isinstance(f.dataType, TimestampType):
+            quotes = F.when(F.substring(_parsed(f.name), 5, 1) == "-", quotes)
+        needed = needed + F.when(_parsed(f.name).isNull(), 0).otherwise(quotes)
+    found = F.octet_length(line) - F.octet_length(F.replace(line, F.lit('"'), F.lit("")))
+    return F.coalesce((found == needed) & ~F.contains(line, F.lit("\\")), F.lit(False))
+
+
 def _parsed(name: str) -> Column:
     return F.col("__parsed").getField(name)
 
@@ -148,6 +172,8 @@ def _value(field: StructField) -> Column:
 
 def parse_time(text: Column) -> Column:
     """ISO-8601 with offset (seconds and fraction optional, cut to microseconds), or epoch milliseconds; else null."""
+    # What nearly all events have is read by Spark itself, which is lenient, but not with text of that form.
+    usual = F.when(text.rlike(_USUAL_ISO), text.try_cast("timestamp"))
     part = [F.regexp_extract(text, _ISO, group) for group in range(8)]
     clock = F.concat(part[2], F.when(part[3] == "", ":00").otherwise(part[3]), F.lit("."))
     fraction = F.rpad(F.substring(part[4], 1, 6), 6, "0")
@@ -155,7 +181,8 @@ def parse_time(text: Column) -> Column:
     offset = F.when(part[5] != "", "Z").otherwise(F.concat(part[6], F.lit(":"), minutes))
     iso = F.concat(part[1], F.lit("T"), clock, fraction, offset)
     epoch = F.timestamp_millis(text.try_cast("bigint"))
-    return F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), iso.try_cast("timestamp"))
+    unusual = F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), iso.try_cast("timestamp"))
+    return F.coalesce(usual, unusual)
 
 
 def _verdict(stream: EventStream, rules: ParseRules) -> Column:
@@ -226,11 +253,11 @@ def _before_all_events(stream: EventStream, rules: ParseRules) -> Column:
 def _suspicious(column: str, stream: EventStream) -> Column:
     """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
 
-    Only text that begins like a number, a literal, an object or a list can have; and not where the line has it quoted
+    Only text that is a literal, or begins like a number, an object or a list, can have; and not where the line has it quoted
     behind its own key, in either of the two usual spacings.
     """
     line, text = F.col("__raw.value"), _parsed(column)
-    starts = F.substring(text, 1, 1).isin(*"-0123456789tf{[")
+    starts = F.substring(text, 1, 1).isin(*"-0123456789{[") | text.isin("true", "false")
     places = [f'"{name}":{gap}"' for name in stream.names_of(column) for gap in ("", " ")]
     return starts & ~_any([F.contains(line, F.concat(F.lit(place), text, F.lit('"'))) for place in places])
 

@@ -9,13 +9,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipelines.checkpoints import checkpoint_id
+from pipelines.checkpoints import checkpoint_id, read_whole
 from pipelines.config import Config
 from pipelines.durations import micros
 from pipelines.events import EventStream
 from pipelines.heartbeats import latest_idle, write_heartbeats
 from pipelines.inforce import Rules, put_in_force, require_in_force
 from pipelines.jobs.driving import triggered, wait
+from pipelines.join.backlog import pass_over
 from pipelines.join.heartbeats import feed_before_start, reached
 from pipelines.join.reading import Reading, plan_reading
 from pipelines.join.state import join_checkpoint
@@ -42,7 +43,7 @@ def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) ->
 
 def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
     """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
-    _drain(lake, config, *_prepare(lake, config), since=since)
+    _drain(lake, config, *_prepare(lake, config, since), since=since)
 
 
 def _drain(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, since: int | None) -> None:
@@ -108,18 +109,22 @@ class JoinLane:
 
 def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
     """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
-    rules, checkpoint = _prepare(lake, config)
+    rules, checkpoint = _prepare(lake, config, since)
     needed = _needed(lake, config, Ledger(lake).horizon(), since)
     if plan_reading(lake, checkpoint, config.trigger, needed, once=True).whole:
         _drain(lake, config, rules, checkpoint, since=since)
     return _start(lake, config, rules, checkpoint, once=False, since=since)
 
 
-def _prepare(lake: Lake, config: Config) -> tuple[Rules, str]:
-    """The tables, the rules, and the checkpoint that this configuration's state needs."""
+def _prepare(lake: Lake, config: Config, since: int | None) -> tuple[Rules, str]:
+    """The tables, the rules, and the checkpoint that this configuration's state needs: a new one, where a long backlog is left to
+    settle. Who asks for a replay gets one."""
     rules = put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed, "heartbeats")
     lake.as_tables_have()
-    return rules, join_checkpoint(lake, config)
+    checkpoint = join_checkpoint(lake, config)
+    if since is not None:
+        return rules, checkpoint
+    return rules, pass_over(lake, config, read_whole(lake, checkpoint), Ledger(lake).horizon()) or checkpoint
 
 
 def _needed(lake: Lake, config: Config, horizon: int | None, since: int | None) -> dict[str, int]:

@@ -106,20 +106,23 @@ def _has(lake: Lake, stream: EventStream, version: int, matters: Column) -> bool
 
 def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -> bool:
     """Whether what has landed after that version is within one micro-batch's limits."""
-    name = lake.identifier(stream.name)
+    if after >= 0 and lake.version(stream.name) - after > trigger.join_max_files:
+        return False  # a commit has one file or more
+    files, size = unread(lake, stream, after)
+    return files <= trigger.join_max_files and size <= trigger.join_max_bytes
+
+
+def unread(lake: Lake, stream: EventStream, after: int) -> tuple[int, int]:
+    """Files and bytes of bronze that have landed after a version; all of it for one below 0."""
     if after < 0:
-        files, size = lake.size(stream.name)
-        return files <= trigger.join_max_files and size <= trigger.join_max_bytes
+        return lake.size(stream.name)
     behind = lake.version(stream.name) - after
     if behind <= 0:
-        return True
-    if behind > trigger.join_max_files:  # a commit has one file or more
-        return False
+        return 0, 0
+    name = lake.identifier(stream.name)
     history = lake.spark.sql(f"DESCRIBE HISTORY {name} LIMIT {behind}").where(F.col("version") > after)
     metrics = [row[0] or {} for row in history.select("operationMetrics").collect()]
-    files = sum(int(m.get("numFiles", 0)) for m in metrics)
-    size = sum(int(m.get("numOutputBytes", 0)) for m in metrics)
-    return files <= trigger.join_max_files and size <= trigger.join_max_bytes
+    return sum(int(m.get("numFiles", 0)) for m in metrics), sum(int(m.get("numOutputBytes", 0)) for m in metrics)
 
 
 def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:

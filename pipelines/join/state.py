@@ -5,6 +5,8 @@ in no other. So what state depends on is part of the checkpoint's path. On a cha
 fills it from bronze (`pipelines.join.reading`): nothing below the horizon is needed, and what lies above goes through the join
 again, into the same rows.
 
+A start that finds a long backlog takes a new one too (`pipelines.join.backlog`).
+
 Which checkpoint is in use is in the ledger (query `checkpoint:join`), numbered: a configuration that comes back later starts
 anew too, and not from a state that has missed what was in between.
 """
@@ -73,12 +75,21 @@ def join_checkpoint(lake: Lake, config: Config) -> str:
     shape, last = StateShape.of(lake, config), next(reversed(_in_order(lake)), None)
     if last is not None and last["detail"]["parts"] == shape.parts:
         return lake.checkpoint(last["detail"]["path"])
+    if last is not None:
+        log.info("join takes a new checkpoint, and its state from bronze", changed=shape.differences(last["detail"]["parts"]))
+    return _new(lake, shape, last)
+
+
+def new_checkpoint(lake: Lake, config: Config, *why: Entry) -> str:
+    """The location of a checkpoint that nothing has been read with, in use from now on; recorded in one commit with `why`."""
+    return _new(lake, StateShape.of(lake, config), next(reversed(_in_order(lake)), None), *why)
+
+
+def _new(lake: Lake, shape: StateShape, last: dict[str, Any] | None, *why: Entry) -> str:
     number = 0 if last is None else last["batch"] + 1
     path = f"join/{number}-{shape.fingerprint}"
     entry = Entry(query=QUERY, batch=number, detail={"path": path, "parts": shape.parts})
-    Ledger(lake).write([entry], transaction=(QUERY, number))
-    if last is not None:
-        log.info("join takes a new checkpoint, and its state from bronze", changed=shape.differences(last["detail"]["parts"]))
+    Ledger(lake).write([*why, entry], transaction=(QUERY, number))
     return lake.checkpoint(path)
 
 

@@ -18,6 +18,9 @@ from pipelines.instants import now_us
 from pipelines.lake import Lake
 from pipelines.schemas import LEDGER_SCHEMA
 
+PASSED_OVER = "join:backlog"
+"""The query of entries whose horizon the join has taken without reading up to it (`pipelines.join.backlog`)."""
+
 _TIMES = ("started_at", "finished_at", "watermark", "horizon")
 
 
@@ -68,9 +71,15 @@ class Ledger:
 
     def joined(self) -> tuple[int | None, int]:
         """The horizon, and how many rows the join has ever dropped by watermark (0, unless something is broken)."""
-        join = self.lake.read("ledger").where("query = 'join'")
+        join = self.lake.read("ledger").where(F.col("query").isin("join", PASSED_OVER))
         row = join.select(F.unix_micros(F.max("horizon")), F.sum("rows_dropped_by_watermark")).collect()[0]
         return row[0], row[1] or 0
+
+    def passed_over(self) -> int | None:
+        """The time (microseconds, inclusive) up to which the join may not have read all; None where it has read everything."""
+        passed = self.lake.read("ledger").where(F.col("query") == PASSED_OVER)
+        found = passed.select(F.unix_micros(F.max("horizon"))).collect()[0][0]
+        return None if found is None else int(found)
 
     def drops(self) -> list[dict[str, Any]]:
         """The join's entries of micro-batches that dropped rows, as `last` gives them."""

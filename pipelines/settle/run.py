@@ -124,6 +124,8 @@ def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Se
     hot = narrowest_hot_window(lake, last["started_at"] if last else None, config.join.hot_window)
     outcome, exposure = streams.outcome, streams.exposure
     joined = rules.current.holds(F.col(outcome.event_time))
+    if (passed := Ledger(lake).passed_over()) is not None:
+        joined = joined & (F.col(outcome.event_time) > at(passed))
     attributed = lake.read(lake.attributed)
     outcomes = lake.read(outcome.name, now.outcome_version)
 

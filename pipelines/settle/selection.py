@@ -66,7 +66,8 @@ def open_outcomes(
 ) -> DataFrame:
     """Of open outcomes (rows of bronze) those that need a look-up, with `__cause`: `late`, `pending`, `missing` or `tail`.
 
-    `joined` tells which outcomes the running join answers for: those under the rule in force, not those of before a change.
+    `joined` tells which outcomes the running join answers for: those under the rule in force, not those of before a change, nor
+    those of a backlog that it has passed over.
     `attributed` is the result so far, pruned to the dates of `rows` at most. Returns the outcome's own columns and the cause.
     """
     outcome = streams.outcome
