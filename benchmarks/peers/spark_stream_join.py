@@ -19,7 +19,7 @@ The last line is JSON. `seconds` is from the start of the query to its end, with
 of state, which is done afterwards. `state_rows` is how many rows both sides held after the micro-batch that left most behind
 (Spark's own count is 0 with tracking off): the checkpoint of that micro-batch is counted with the statestore data source, which
 finds it as long as there are no more than 100 micro-batches. `state_bytes` is the most that all RocksDB instances held in memory
-and in files after a micro-batch, as the progress reports it.
+and in files after a micro-batch, as the progress reports it: caches and what is deleted but not yet compacted included.
 """
 
 import argparse
