@@ -16,12 +16,13 @@ time 0, which moves no watermark, and are filtered out ahead of the join.
 
 Settings, with the page of Flink's documentation that advises or offers them:
 - RocksDB with incremental checkpoints, and half of the memory as managed memory, of which RocksDB takes all ("Tuning Checkpoints
-  and Large State", "Set up Flink's Process Memory"); its timers on the heap, one for each key with state, for which there is
-  room ("Timers in RocksDB or on JVM Heap"); the predefined options for SSDs, and bloom filters, because the join looks up each
-  row's time before it adds the row ("State Backends", "Configuration").
+  and Large State", "Memory tuning guide"); its timers on the heap, which the first of these pages advises where they are few:
+  here one for each key with state, for which there is room; the predefined options for SSDs ("State Backends"), and bloom filters
+  ("Configuration"), because the join looks up each row's time before it adds the row.
 - The hashmap backend with no managed memory, so that all of it is heap ("State Backends", "Memory tuning guide").
 - Some 4 GiB for the process in either case, of which 0.5 GiB is the JVM's own, network buffers and clients.
-- Object reuse ("Execution Configuration"), and buffers sent when they are full, not each 100 ms ("Controlling Latency").
+- Object reuse, and buffers sent when they are full, not each 100 ms ("Configuration": pipeline.object-reuse,
+  execution.buffer-timeout.enabled).
 - A pause of 10 s at least between checkpoints ("Tuning Checkpoints and Large State").
 - An idle partition holds up the watermark for 10 s ("Configuration": table.exec.source.idle-timeout).
 - 5,000 records a poll of Kafka instead of 500; snappy in RocksDB, and in the Parquet files, as both have it by default.
