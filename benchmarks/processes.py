@@ -13,7 +13,8 @@ _EVERY_SECONDS = 0.2
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """`seconds` of wall time; `cpu` seconds of processor time and `peak` resident bytes at one moment, of the process and all its
-    descendants, as sampled; what it printed."""
+    descendants, as sampled; what it printed. A process counts from its second sample on: a JVM that starts a command is two of
+    itself for a moment."""
 
     seconds: float
     cpu: float
@@ -31,14 +32,17 @@ def measured(command: Sequence[str], log: Path, *, cwd: Path | None = None, env:
     log.parent.mkdir(parents=True, exist_ok=True)
     out = log.with_suffix(".out")
     peak, cpu, clock = 0, 0.0, time.monotonic()
+    known: set[int] = set()
     with out.open("wb") as stdout, log.open("wb") as stderr:
         process = subprocess.Popen(  # noqa: S603
             list(command), stdout=stdout, stderr=stderr, cwd=cwd, env={**os.environ, **(env or {})}
         )
         try:
             while process.poll() is None:
-                used, held = usage(process.pid)
-                cpu, peak = max(cpu, used), max(peak, held)
+                tree = usage(process.pid)
+                cpu = max(cpu, sum(seconds for seconds, _ in tree.values()))
+                peak = max(peak, sum(held for pid, (_, held) in tree.items() if pid in known))
+                known = set(tree)
                 time.sleep(_EVERY_SECONDS)
         finally:
             if process.poll() is None:
@@ -52,10 +56,11 @@ def measured(command: Sequence[str], log: Path, *, cwd: Path | None = None, env:
     return Run(seconds=seconds, cpu=cpu, peak=peak, output=text)
 
 
-def usage(root: int) -> tuple[float, int]:
-    """Seconds of processor time so far, and resident bytes now, of a process and all its living descendants."""
+def usage(root: int) -> dict[int, tuple[float, int]]:
+    """Seconds of processor time so far, and resident bytes now, of a process and all its living descendants, by id."""
     parents: dict[int, int] = {}
-    used: dict[int, tuple[int, int]] = {}
+    used: dict[int, tuple[float, int]] = {}
+    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -64,12 +69,12 @@ def usage(root: int) -> tuple[float, int]:
         except OSError:
             continue  # it has just ended
         pid = int(entry.name)
-        parents[pid], used[pid] = int(fields[1]), (sum(map(int, fields[11:15])), int(fields[21]))
-    ticks = pages = 0
+        parents[pid], used[pid] = int(fields[1]), (sum(map(int, fields[11:15])) / tick, int(fields[21]) * page)
+    found: dict[int, tuple[float, int]] = {}
     ahead = [root]
     while ahead:
         process = ahead.pop()
-        of_it = used.get(process, (0, 0))
-        ticks, pages = ticks + of_it[0], pages + of_it[1]
+        if process in used:
+            found[process] = used[process]
         ahead += [child for child, parent in parents.items() if parent == process]
-    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
+    return found

@@ -58,14 +58,12 @@ def generate(workload: Workload, directory: Path) -> dict[str, list[Path]]:
     return {name: sorted((folder / name).glob("*.jsonl")) for name in STREAMS}
 
 
-def load(broker: Broker, workload: Workload, files: dict[str, list[Path]]) -> dict[str, str]:
-    """Produce the events to topics of their own, keyed by profile; the topics by stream."""
-    topics = {name: f"{workload.events}-{name}" for name in STREAMS}
-    for name, topic in topics.items():
-        source = KafkaSource(format="kafka", bootstrap_servers=broker.servers, topic=topic)
+def load(broker: Broker, files: dict[str, list[Path]]) -> None:
+    """Produce the events to topics of the streams' names, keyed by profile."""
+    for name in STREAMS:
+        source = KafkaSource(format="kafka", bootstrap_servers=broker.servers, topic=name)
         create_topic(source, name, PARTITIONS)
         produce(source, name, _keyed(files[name]))
-    return topics
 
 
 def _keyed(files: list[Path]) -> Iterator[tuple[str | None, str]]:
@@ -76,10 +74,10 @@ def _keyed(files: list[Path]) -> Iterator[tuple[str | None, str]]:
                 yield (found.group(1) if found else None), line.rstrip("\n")
 
 
-def overrides(broker: Broker, topics: dict[str, str], lake: Path, workload: Workload) -> list[str]:
+def overrides(servers: str, lake: Path, workload: Workload) -> list[str]:
     """`--set`s by which Rejoin reads the topics and joins over the workload's window into a lake."""
     sets = [f"lake={lake}", f"join.attribution_window={workload.window_hours}h"]
-    for name, topic in topics.items():
-        source = {"format": "kafka", "bootstrap_servers": broker.servers, "topic": topic}
+    for name in STREAMS:
+        source = {"format": "kafka", "bootstrap_servers": servers, "topic": name}
         sets.append(f"streams.{name}.source={json.dumps(source)}")
     return [word for each in sets for word in ("--set", each)]

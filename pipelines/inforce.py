@@ -123,13 +123,17 @@ def put_in_force(lake: Lake, config: Config, *tables: str) -> Rules:
     Ledger(lake).write([entry], transaction=(QUERY, number))
     if changed:
         log.info("configuration changed", changed=changed, for_outcomes_after=iso(since))
-    require_in_force(lake, config)
-    return rules_in_force(lake, config)
+    history = _history(lake)
+    _require_own(history, config)
+    return _rules(history)
 
 
 def require_in_force(lake: Lake, config: Config) -> None:
     """Raise RejoinError where another process has put other rules in force since this one started."""
-    history = _history(lake)
+    _require_own(_history(lake), config)
+
+
+def _require_own(history: Sequence[Change], config: Config) -> None:
     own = Change(definition=_definition(config)).rule
     if history and _judges_as(history[-1].rule) != _judges_as(own):
         raise RejoinError("the configuration was changed by another process since this one started: start it again with the same")

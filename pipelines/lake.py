@@ -5,6 +5,7 @@ other columns than this configuration needs is altered where `pipelines.evolutio
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -88,18 +89,24 @@ class Lake:
         if set(tables) <= self._ensured:
             return
         changes = self.judge(*tables)
-        for table in tables:
+
+        def make(table: str) -> None:
             if changes[table] is None:
                 self._create(table, self._spec(table))
             for clause in changes[table] or ():
                 self._alter(table, clause)
+
+        # Most of what a commit to a new table costs is waiting, or code that runs for the first time.
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(make, dict.fromkeys(tables)))
         self._ensured.update(tables)
 
     def judge(self, *tables: str) -> dict[str, list[str] | None]:
         """What each of the tables, and of those that depend on the configuration, lacks to be what that says: clauses of ALTER
         TABLE, or None where it does not exist. Raises LakeError for one that cannot become that."""
         names = dict.fromkeys([*(stream.name for stream in self.declared.both), self.attributed, *tables])
-        found = {name: self._columns(name) for name in names}
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            found = dict(zip(names, pool.map(self._columns, names), strict=True))
         return {n: None if c is None else alterations(n, self._spec(n).schema, c) for n, c in found.items()}
 
     def require(self, *tables: str) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipelines.events import Streams
@@ -43,16 +43,23 @@ class AttributedSink:
         self.streams = lake.streams
 
     def write(
-        self, candidates: DataFrame, *, lane: str, metadata: Mapping[str, Any] | None = None, stamp: int | None = None
+        self,
+        candidates: DataFrame,
+        *,
+        lane: str,
+        metadata: Mapping[str, Any] | None = None,
+        stamp: int | None = None,
+        first_events: bool = False,
     ) -> SinkResult:
-        """Merge candidates (columns of `candidate_schema`, any number for an outcome) in one commit.
+        """Merge candidates (columns of `candidate_schema`, any number for an outcome) in one commit; `first_events` as for
+        `resolve`.
 
         The plan of `candidates` is executed fully, exactly once, before the table is touched: a stateful plan needs that
         also where there is nothing to write. `metadata` is committed with the rows; `stamp` (microseconds) is the `updated_at` of
         those that change, the time of the commit if None.
         """
         clock = time.monotonic()
-        updates = resolve(candidates, self.streams).persist()
+        updates = resolve(candidates, self.streams, first_events=first_events).persist()
         try:
             dates = [row[0] for row in updates.select(F.col("event_date").cast("string")).distinct().collect()]
             inserted = updated = 0
@@ -82,29 +89,27 @@ class AttributedSink:
         return merge(self.lake, self.lake.attributed, stamped, f"t.event_date IN ({literals}) AND {keys}", clauses)
 
 
-def resolve(candidates: DataFrame, streams: Streams) -> DataFrame:
-    """Candidates to one row for each (event date, outcome id): rules 1 and 2 above, plus the partition columns."""
+def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = False) -> DataFrame:
+    """Candidates to one row for each (event date, outcome id): rules 1 and 2 above, plus the partition columns. With
+    `first_events`, rule 1 has been applied already: all candidates of an id on one date are of the same event."""
     outcome = streams.outcome
-    ranked = candidates.select(
-        F.to_date(F.col(outcome.event_time)).alias("event_date"),
-        F.col(outcome.id).alias("__id"),
-        F.expr(outcome.event_rank()).alias("__event_rank"),
-        F.struct(*(F.col(f.name) for f in outcome.schema)).alias("__event"),
-        F.expr(streams.exposure_rank()).alias("__exposure"),
-    )
-    place = ["event_date", "__id"]
-    # Two steps, because the greatest exposure counts only among those of the event that wins.
-    events = ranked.groupBy(*place, "__event_rank").agg(
-        F.first("__event").alias("__event"), F.max("__exposure").alias("__exposure")
-    )
-    winners = events.groupBy(*place).agg(
-        F.min_by(F.struct("__event", "__exposure"), "__event_rank").alias("__row"),
-    )
-    rows = winners.select(
-        *(F.col("__row.__event").getField(f.name).alias(f.name) for f in outcome.schema),
-        *(F.col("__row.__exposure").getField(f.name).alias(f.name) for f in streams.exposure_columns),
-    )
-    return rows.select("*", *outcome.partition_values())
+    events = [] if first_events else [F.expr(outcome.event_rank()).asc()]
+    greatest = F.expr(streams.exposure_rank()).desc_nulls_last()
+    placed = candidates.select("*", *outcome.partition_values())
+    return _first(placed, outcome.id, [*events, greatest]).select(*candidates.columns, *outcome.partition_columns)
+
+
+def first_events(events: DataFrame, streams: Streams) -> DataFrame:
+    """Of outcome events those that count by rule 1: one for each (event date, outcome id)."""
+    outcome = streams.outcome
+    placed = events.select("*", F.to_date(outcome.event_time).alias("event_date"))
+    return _first(placed, outcome.id, [F.expr(outcome.event_rank()).asc()]).select(*events.columns)
+
+
+def _first(rows: DataFrame, identity: str, order: list[Column]) -> DataFrame:
+    # One sort. An aggregation of structs would sort too, before and after its shuffle.
+    place = Window.partitionBy(identity, "event_date").orderBy(*order)
+    return rows.withColumn("__rank", F.row_number().over(place)).where("__rank = 1")
 
 
 def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: str) -> tuple[int, int]:

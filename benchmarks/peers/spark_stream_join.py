@@ -124,7 +124,8 @@ def main() -> None:
     clock = time.monotonic()
     query = writer.option("checkpointLocation", str(options.checkpoint)).start(str(options.out))
     query.awaitTermination()
-    seconds = time.monotonic() - clock
+    stopped = time.monotonic()
+    seconds = stopped - clock
     batches = [progress for progress in query.recentProgress if progress.stateOperators]
     operators = [progress.stateOperators[0] for progress in batches]
     figures = {
@@ -135,7 +136,7 @@ def main() -> None:
         "seconds": round(seconds, 2),
     }
     spark.stop()
-    print(json.dumps(figures))
+    print(json.dumps({**figures, "after_seconds": round(time.monotonic() - stopped, 2)}))
 
 
 if __name__ == "__main__":

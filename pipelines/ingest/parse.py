@@ -82,18 +82,25 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         "allowNonNumericNumbers": "false",
         "allowSingleQuotes": "false",
     }
-    wrapper = raw.select("__raw", F.from_json(wrapped, schema, options).alias("__wrapper"))
+    wrapper = raw.select("__raw", wrapped.alias("__wrapped")).select(
+        "__raw",
+        F.from_json("__wrapped", schema, options).alias("__wrapper"),
+        F.col("__wrapped").isNotNull().alias("__readable"),
+    )
     parsed = wrapper.select(
         "__raw",
+        "__readable",
         F.when(F.size("__wrapper.e") == 1, F.col("__wrapper.e")[0]).alias("__given"),
         F.col(f"__wrapper.{_CORRUPT}").isNotNull().alias(_CORRUPT),
     ).select("*", _by_column(stream).alias("__parsed"))
-    typed = parsed.select(
+    typed = parsed.select("*", _plain(line, stream).alias("__plain")).select(
         "__raw",
+        "__readable",
+        "__plain",
         "__parsed",
         _CORRUPT,
         _known(stream).alias("__known"),
-        F.when(F.col("__parsed").isNotNull() & ~_plain(line, stream), F.json_object_keys(line)).alias("__keys"),
+        F.when(F.col("__parsed").isNotNull() & ~F.col("__plain"), F.json_object_keys(line)).alias("__keys"),
         F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
     )
     verdict = F.coalesce(*_undecodable(raw), _verdict(stream, rules))
@@ -191,14 +198,16 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     too_big = F.concat(size.cast("string"), F.lit(f" bytes; at most {rules.max_event_bytes} are accepted"))
     strings = [f for f in stream.schema if isinstance(f.dataType, StringType)]
     fractions = [f for f in stream.schema if isinstance(f.dataType, FloatType | DoubleType)]
-    return F.coalesce(
+    unreadable = F.coalesce(
         F.when(F.col("__raw.value").isNull(), _judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
         F.when(size > rules.max_event_bytes, _judge(Reason.OVERSIZE, too_big)),
-        F.when(~F.is_valid_utf8("__raw.value"), _judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64"))),
+        _judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64")),
+    )
+    half = ~F.col("__plain") & _half_a_character(F.col("__raw.value"))
+    return F.coalesce(
+        F.when(~F.col("__readable"), unreadable),
         F.when(F.col("__parsed").isNull(), _judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
-        F.when(
-            _half_a_character(F.col("__raw.value")), _judge(Reason.NOT_JSON, F.lit("\\ud8.. to \\udf.. without its other half"))
-        ),
+        F.when(half, _judge(Reason.NOT_JSON, F.lit("\\ud8.. to \\udf.. without its other half"))),
         F.when(
             F.col(_CORRUPT) | _any([*(_suspicious(f.name, stream) for f in strings), *(_infinite(f) for f in fractions)]),
             _mistyped(stream),

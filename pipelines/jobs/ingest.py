@@ -1,6 +1,7 @@
 """Ingest: source -> parse -> door -> bronze and quarantine; one stateless query per stream."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +57,8 @@ def failures_explained(lake: Lake, config: Config) -> Iterator[None]:
 def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
     put_in_force(lake, config, *(stream.name for stream in lake.declared.both), "quarantine", "heartbeats")
     # All sources are opened, and found in order, before any query runs.
-    prepared = [_prepare(lake, config, stream) for stream in lake.declared.both]
+    with ThreadPoolExecutor() as pool:
+        prepared = list(pool.map(partial(_prepare, lake, config), lake.declared.both))
     queries: list[StreamingQuery] = []
     try:
         for _, writer in prepared:

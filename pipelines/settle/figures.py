@@ -38,25 +38,21 @@ def looked_up(selected: DataFrame, attributed: DataFrame, streams: Streams, stam
     outcome = streams.outcome
     wrote = (F.col("attributed_by") == "settle") & (F.col("updated_at") == at(stamp))
     mine = attributed.where(wrote).select(F.col("event_date").alias("__date"), F.col(outcome.id), F.lit(True).alias("__mine"))
-    asked = selected.select(F.to_date(outcome.event_time).alias("__date"), outcome.id, "__cause")
+    asked = selected.select(F.to_date(outcome.event_time).alias("__date"), outcome.id, "__cause").distinct()
+    figures = F.count("*").alias("looked_up"), F.count("__mine").alias("changed")
     known = asked.join(mine, ["__date", outcome.id], how="left_outer")
-    counted = known.groupingSets([["__date", "__cause"], ["__date"]], "__date", "__cause").agg(
-        F.count_distinct(outcome.id).alias("looked_up"),
-        F.count_distinct(F.when(F.col("__mine"), F.col(outcome.id))).alias("changed"),
+    by_cause = known.groupBy("__cause").agg(*figures).collect()
+    after_final = {}
+    if previous is not None:
+        final = (F.unix_date("__date") + 1) * F.lit(DAY_US) <= F.lit(previous + 1)
+        once = known.where(final).select("__date", outcome.id, "__mine").distinct()
+        by_date = once.groupBy(F.col("__date").cast("string").alias("date")).agg(*figures).collect()
+        after_final = {row["date"]: {"looked_up": row["looked_up"], "changed": row["changed"]} for row in by_date}
+    return Looked(
+        causes={row["__cause"]: row["looked_up"] for row in by_cause},
+        changed={row["__cause"]: row["changed"] for row in by_cause},
+        after_final=after_final,
     )
-    ends = (F.unix_date("__date") + 1) * F.lit(DAY_US)
-    causes: dict[str, int] = {}
-    changed: dict[str, int] = {}
-    after_final: dict[str, dict[str, int]] = {}
-    for end, day, cause, looked, altered in counted.select(
-        ends, F.col("__date").cast("string"), "__cause", "looked_up", "changed"
-    ).collect():
-        if cause is not None:
-            causes[cause] = causes.get(cause, 0) + looked
-            changed[cause] = changed.get(cause, 0) + altered
-        elif previous is not None and end <= previous + 1:
-            after_final[day] = {"looked_up": looked, "changed": altered}
-    return Looked(causes=causes, changed=changed, after_final=after_final)
 
 
 def became_final(rows: DataFrame, streams: Streams) -> Final:

@@ -1,5 +1,6 @@
 """Attribution from the lake: candidates for given outcomes among all landed exposures of the attribution window."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import reduce
 
@@ -14,13 +15,19 @@ from pipelines.lake import at
 HOUR_US = 3_600_000_000
 
 
-def event_hours(outcomes: DataFrame, event_time: str) -> list[int]:
-    """The distinct hours of event time (microseconds of their start), in order. Runs the plan of `outcomes`."""
+# As many outcomes are few: their keys fit into memory, and are sent to where the exposures are.
+_FEW = 200_000
+# Of more, each task holds a part in memory, of so many at most.
+_HELD = 500_000
+
+
+def event_hours(outcomes: DataFrame, event_time: str) -> dict[int, int]:
+    """How many there are in each hour of event time (microseconds of its start), in order. Runs the plan of `outcomes`."""
     hour = F.floor(F.unix_micros(F.col(event_time)) / F.lit(HOUR_US)).cast("bigint") * F.lit(HOUR_US)
-    return sorted(row[0] for row in outcomes.select(hour.alias("__hour")).distinct().collect())
+    return dict(sorted(tuple(row) for row in outcomes.groupBy(hour.alias("__hour")).count().collect()))
 
 
-def spans(hours: list[int], *, before: timedelta = timedelta(0), after: timedelta = timedelta(0)) -> list[tuple[int, int]]:
+def spans(hours: Iterable[int], *, before: timedelta = timedelta(0), after: timedelta = timedelta(0)) -> list[tuple[int, int]]:
     """The hours as intervals (microseconds, inclusive), widened to both sides, overlapping ones joined.
 
     >>> spans([0, HOUR_US])
@@ -48,26 +55,41 @@ def within(event_time: str, intervals: list[tuple[int, int]]) -> Column:
     return reduce(lambda a, b: a | b, parts, F.lit(False))
 
 
-def lake_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
+def lake_candidates(
+    outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules, count: int | None = None
+) -> DataFrame:
     """Each outcome with each matching exposure, or once with nulls; matching as in DESIGN section 2, over the whole window of the
     rule that holds for it.
 
-    Returns the columns of `candidate_schema`. `exposures` may be pruned to the spans of the outcomes, no further.
+    Returns the columns of `candidate_schema`. `exposures` may be pruned to the spans of the outcomes, no further. How it goes
+    about it depends on the `count` of outcomes; where that is not known, it is Spark's choice.
     """
     time = F.col(streams.outcome.event_time)
     parts = [
-        _candidates(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window)
+        _candidates(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window, count)
         for rule in rules
     ]
     return reduce(DataFrame.unionByName, parts)
 
 
-def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
+def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta, count: int | None) -> DataFrame:
     found = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.keys_aside())
-    # Exposures of keys that nobody asks for go first. Few outcomes are broadcast for that, so that of all the exposures of their
-    # hours none is shuffled but those that may match.
-    asked = outcomes.select(*streams.outcome.keys_aside())
-    found = found.join(asked, [f"__key_{key}" for key in streams.exposure.keys], how="left_semi")
+    if count is None or count <= _FEW:
+        # Exposures of keys that nobody asks for go first, so that of all those of their hours none is shuffled but what may match.
+        asked = outcomes.select(*streams.outcome.keys_aside())
+        asked = asked if count is None else F.broadcast(asked)
+        found = found.join(asked, [f"__key_{key}" for key in streams.exposure.keys], how="left_semi")
     behind = F.unix_micros(F.col(streams.outcome.event_time)) - F.unix_micros("exposure_time")
     matches = (behind >= 0) & (behind <= F.lit(micros(window))) & streams.outcome.same_keys()
-    return outcomes.join(found, matches, how="left_outer").select(*streams.candidate_schema.names)
+    columns = streams.candidate_schema.names
+    return _held(outcomes, streams, count).join(found, matches, how="left_outer").select(*columns)
+
+
+def _held(outcomes: DataFrame, streams: Streams, count: int | None) -> DataFrame:
+    """Outcomes to be hashed, not sorted, in parts that fit."""
+    if count is None:
+        return outcomes
+    partitions = int(outcomes.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+    parts = -(-count // _HELD)
+    spread = outcomes.repartition(parts, *streams.outcome.keys) if parts > partitions else outcomes
+    return spread.hint("shuffle_hash")

@@ -19,7 +19,7 @@ from pipelines.observe.ledger import Entry, Ledger
 from pipelines.settle.figures import Final, Looked, became_final, looked_up
 from pipelines.settle.lookup import HOUR_US, event_hours, lake_candidates, spans, within
 from pipelines.settle.selection import Window, open_outcomes, touched_outcomes, unanswered
-from pipelines.sink import AttributedSink, SinkResult
+from pipelines.sink import AttributedSink, SinkResult, first_events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,8 @@ def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Se
     joined = rules.current.holds(F.col(outcome.event_time))
     if (passed := Ledger(lake).passed_over()) is not None:
         joined = joined & (F.col(outcome.event_time) > at(passed))
-    attributed = lake.read(lake.attributed)
+    # Pinned, and so not read again for what is kept of it once this run has written there.
+    attributed = lake.read(lake.attributed, lake.version(lake.attributed))
     outcomes = lake.read(outcome.name, now.outcome_version)
 
     newly = outcomes.where(window.dates()).where(window.newly(outcome.event_time))
@@ -191,9 +192,10 @@ def _dropped_exposures(lake: Lake, now: Settled, since: int | None) -> DataFrame
     return reduce(DataFrame.unionByName, parts)
 
 
-def _settle(lake: Lake, rules: Rules, selected: DataFrame, hours: list[int], now: Settled, stamp: int) -> SinkResult:
-    streams, those = lake.streams, rules.between(hours[0], hours[-1] + HOUR_US)
+def _settle(lake: Lake, rules: Rules, selected: DataFrame, hours: dict[int, int], now: Settled, stamp: int) -> SinkResult:
+    streams, those = lake.streams, rules.between(min(hours), max(hours) + HOUR_US)
     exposures = lake.read(streams.exposure.name, now.exposure_version)
     pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=those.longest)))
-    candidates = lake_candidates(selected.drop("__cause"), pruned, streams, those)
-    return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp)
+    asked = first_events(selected.drop("__cause"), streams)
+    candidates = lake_candidates(asked, pruned, streams, those, sum(hours.values()))
+    return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp, first_events=True)
