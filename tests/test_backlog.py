@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.jobs.join import drain
 from tests import oracle
-from tests.builders import play, shown
+from tests.builders import iso, play, shown
 
 WINDOW = timedelta(hours=6)
 BOUNDED = ("trigger.join_max_files=1", "join.watermark_delay=70m", "join.hot_window=10m")
@@ -48,6 +48,36 @@ def test_a_commit_split_over_micro_batches_loses_no_row(replay: Any) -> None:
     }
     pipeline.settle(everything=True)
     assert pipeline.attributed() == expected
+
+
+def test_a_long_backlog_is_left_to_settle(replay: Any) -> None:
+    """An outcome that the join has answered gets a nearer exposure in a backlog that the join never reads: settle must look."""
+    pipeline = replay("join.watermark_delay=10m", "join.hot_window=30m", "trigger.settle_backlog_bytes=1GB")
+    impressions = [shown("far", "10:00"), shown("other", "10:05", who="bob")]
+    playbacks = [play("p", "10:20"), play("held", "10:24", who="cleo"), play("none", "10:21", who="")]
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    assert pipeline.answers()["p"] == ("far", "join")
+    more = [shown("near", "10:15"), shown("hers", "10:22", who="cleo")], [play("q", "10:16"), play("late", "08:00")]
+    rest = [shown("i1", "18:00", who="dan"), shown("i2", "18:29", who="dan")], [play("r", "18:25", who="dan")]
+    for wave in (more, rest):
+        pipeline.wave(*wave)
+    pipeline.reconfigure("trigger.settle_backlog_bytes=1")
+    pipeline.join()
+    left = pipeline.rows("ledger", "query = 'join:backlog'")
+    assert [row["horizon"] for row in left] == [oracle.micros(iso("18:15"))]
+    pipeline.settle()
+    expected = oracle.attribute(playbacks + more[1] + rest[1], impressions + more[0] + rest[0], window=WINDOW)
+    final = {id: row for id, row in expected.items() if row["event_time"] <= oracle.micros(iso("18:15"))}
+    rows = pipeline.attributed()
+    assert {id: row for id, row in rows.items() if id in final} == final
+    assert pipeline.answers()["p"] == ("near", "settle")
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == expected
+    assert pipeline.dropped() == 0
+    again = pipeline.rows("ledger", "query = 'checkpoint:join'")
+    pipeline.join()
+    assert pipeline.rows("ledger", "query = 'checkpoint:join'") == again, "nothing is left behind twice"
 
 
 def _interrupt(*_: Any, **__: Any) -> None:

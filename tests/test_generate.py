@@ -56,6 +56,16 @@ def test_a_day_has_what_a_day_has(tmp_path: Path) -> None:
     assert timedelta(seconds=60) < gaps[len(gaps) // 2] < timedelta(minutes=6)
 
 
+def test_a_day_may_be_short(tmp_path: Path) -> None:
+    files = write(
+        tmp_path, "a", DayModel(day=MODEL.day, hours=3, impressions=500, playbacks=100, malformed_share=0, future_share=0)
+    )
+    lines = [json.loads(line) for name, content in files.items() if "impressions" in name for line in content.splitlines()]
+    times = sorted(line["event_time"] for line in lines)
+    assert times[len(times) // 100][11:13] == "00"
+    assert "02" <= times[len(times) * 9 // 10][11:13] <= "03", "what follows an impression may come some minutes after"
+
+
 def test_another_domain_needs_no_code(tmp_path: Path) -> None:
     files = write(tmp_path, "ads", conf="ads.yml")
     click = json.loads(files["clicks/wave-0002.jsonl"].decode().splitlines()[0])

@@ -131,6 +131,45 @@ def test_fields_outside_the_schema_are_rescued(spark: SparkSession, stream: Even
     assert rows[1]["__rescued"] is None
 
 
+@pytest.fixture(scope="module")
+def plain_stream(spark: SparkSession) -> EventStream:
+    """Of types whose lines can be told to hold nothing else by counting their quotes."""
+    schema = StructType.fromDDL("id STRING NOT NULL, t TIMESTAMP, u TIMESTAMP, k STRING, n INT, d DOUBLE, b BOOLEAN")
+    assert isinstance(schema, StructType)
+    return EventStream(name="x", role="outcome", id="id", event_time="t", keys=("k",), schema=schema, partition_by="date")
+
+
+def test_no_field_hides_behind_another(spark: SparkSession, plain_stream: EventStream) -> None:
+    """A value that needs fewer quotes than its column's type would leave room for a field that is not in the schema."""
+    times = ['"2026-01-01T00:00:00Z"', "1767225600000", '"1767225600000"', '"2026-01-01 00:00Z"']
+    more = [
+        "",
+        ',"u":1767225600000',
+        ',"u":null',
+        ',"k":null',
+        ',"k":"true"',
+        ',"k":"a\\"b"',
+        ',"n":1,"d":-0.5,"b":false',
+        ',"id":"1"',
+    ]
+    beyond = ["", ',"x":1', ',"x":null', ',"x":"y"', ',"x":{"k":"1"}', ',"x":[1,"2"]', ',"\\u0078":1', ',"K":"a"', ',"x":1,"y":2']
+    lines = [f'{{"id":"1","t":{time}{m}{b}}}' for time in times for m in more for b in beyond]
+    for line, row in zip(lines, parsed(spark, plain_stream, lines), strict=True):
+        others = {key: value for key, value in json.loads(line).items() if key not in plain_stream.schema.names}
+        assert row["__reason"] is None, line
+        assert json.loads(row["__rescued"] or "{}") == others, line
+
+
+def test_a_number_for_a_text_does_not_hide_a_field(spark: SparkSession, plain_stream: EventStream) -> None:
+    lines = [
+        '{"id":"1","k":5,"x":1,%s}' % TIME,
+        '{"id":"1","k":true,"x":1,%s}' % TIME,
+        '{"id":"1","k":-1e5,"x":{"k":"1"},%s}' % TIME,
+    ]
+    rows = parsed(spark, plain_stream, lines)
+    assert [row["__reason"] for row in rows] == ["wrong_type"] * 3
+
+
 def test_a_renamed_field_is_read_under_its_other_names(spark: SparkSession, stream: EventStream) -> None:
     renamed = replace(stream, aliases={"k": ("key", "old_key"), "t": ("at",), "n": ("number",)})
     lines = {

@@ -75,7 +75,7 @@ def lake_candidates(
 def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta, count: int | None) -> DataFrame:
     found = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.keys_aside())
     if count is None or count <= _FEW:
-        # Exposures of keys that nobody asks for go first, so that of all those of their hours none is shuffled but what may match.
+        # Exposures of keys that nobody asks for go first: of all those of their hours none is shuffled but what may match.
         asked = outcomes.select(*streams.outcome.keys_aside())
         asked = asked if count is None else F.broadcast(asked)
         found = found.join(asked, [f"__key_{key}" for key in streams.exposure.keys], how="left_semi")
