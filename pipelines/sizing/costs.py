@@ -29,8 +29,8 @@ class StateCosts:
 
 
 # W1: 273 core-seconds for 5.5 M events; less 65 of scans and 12 of what is fixed, 35 us each. FACTS: 33 k events/s with 0.5 M
-# rows of state and 22.6 k with 2.9 M solve to 55 us an event, 46 of them not fixed, and 2.6 us a row. W1: a micro-batch of nothing
-# over 5,503,126 rows took 6.5 s, so 2.4 us a row at most.
+# rows of state and 22.6 k with 2.9 M solve to 55 us an event, 46 of them not fixed, and 2.6 us a row. W1: a micro-batch without
+# events over 5,503,126 rows took 6.5 s, so 2.4 us a row at most.
 # Bytes: W1's SST files of version 4, by their metadata: 412 MB for 5,503,126 rows, compressed. Not the ledger's `state_bytes`
 # (93 MB then), which are RocksDB's memory. Partitions: W1 had 2.75 M rows in each of 2; more has not been tried.
 _ROCKSDB = StateCosts(us_per_event=40.0, scan_us_per_row=2.5, bytes_per_row=75.0, rows_per_partition=3_000_000)

@@ -1,5 +1,6 @@
 """What a load costs at given intervals: processor time, by what it is spent on. docs/scale.md has the formulas in words."""
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -96,7 +97,8 @@ def _room(fixed: float, every: float) -> float:
 
 def partitions_for(rate_at_peak: float, us_per_event: float) -> int:
     """Tasks, one core each, that a stream needs at the door."""
-    return max(1, -int(-rate_at_peak * us_per_event / 1e6 // (UTILISATION - FIXED_SHARE)))
+    tasks = rate_at_peak * us_per_event / 1e6 / (UTILISATION - FIXED_SHARE)
+    return max(1, math.ceil(round(tasks, 6)))
 
 
 def hours_written(partition_by: Partitioning, demand: Demand) -> int:
