@@ -78,10 +78,12 @@ def _limits(demand: Demand, costs: Costs, found: Plan) -> list[Limit]:
 
     settle = costs.fixed_seconds_per_settle + found.busy.settle * every / found.cores if found.busy.settle else 0.0
     writer = demand.outcomes_per_second * demand.headroom * trigger * fast.write_us_per_row / 1e6
+    scan = "a shorter join.hot_window or watermark_delay, a longer trigger"
+    scan += ", the memory provider" if demand.provider == "rocksdb" else ""
     limits = [
         Limit(
             name="eviction scan in a micro-batch", value=in_batch(found.busy.join_scan), limit=_BATCH_SHARE * trigger, unit="s",
-            basis="measured", remedy="a shorter join.hot_window or watermark_delay, a longer trigger, the memory provider",
+            basis="measured", remedy=scan,
         ),
         Limit(
             name="MERGE reading the event date", value=in_batch(found.busy.merge), limit=_BATCH_SHARE * trigger, unit="s",
