@@ -97,7 +97,7 @@ def test_a_plan_holds_what_it_promises(asked: Demand) -> None:
     assert MEASURED.fixed_seconds_per_batch <= 0.2 * found.trigger_seconds
     assert found.micro_batch_seconds <= found.trigger_seconds
     assert all(math.isfinite(value) for value in needs(found).values())
-    assert all(table.files_optimized <= table.files <= max(table.rows, 1) for table in (*found.bronze.values(), found.attributed))
+    assert all(table.files_optimized <= table.files <= table.rows for table in (*found.bronze.values(), found.attributed))
 
 
 @settings(max_examples=50, deadline=None)

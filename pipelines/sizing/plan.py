@@ -213,9 +213,9 @@ def _attributed(demand: Demand, costs: Costs, trigger: float, every: float) -> T
 
 def _table(costs: Costs, rows: float, size: float, files: float, by: Partitioning) -> Table:
     parts = 1 if by == "date" else 24
-    written = math.ceil(min(files, rows))
+    written = min(math.ceil(files), math.ceil(rows))
     return Table(
-        rows=round(rows),
+        rows=math.ceil(rows),
         bytes=round(size),
         files=written,
         files_optimized=min(written, max(parts, math.ceil(size / costs.optimized_file_bytes))),
