@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 REJOIN = Path(sys.executable).parent / "rejoin"
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
-    *("show", "export", "status", "explain", "doctor", "accept-gap", "rebuild", "maintain"),
+    *("show", "export", "status", "explain", "doctor", "size", "accept-gap", "rebuild", "maintain"),
 ]
 
 
