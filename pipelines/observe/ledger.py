@@ -103,6 +103,13 @@ class Ledger:
         found = _entries(self.lake.read("ledger").where(reduce(or_, wanted)).orderBy("finished_at", "batch"))
         return {query: [entry for entry in found if entry["query"] == query] for query in times}
 
+    def latest(self, queries: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        """The latest entry of each query, as `last` gives it; None where it has none. One look for all."""
+        entry, order = F.struct("*").alias("entry"), F.struct("finished_at", "batch").alias("order")
+        rows = self.lake.read("ledger").where(F.col("query").isin(*queries)).select("query", entry, order)
+        found = _entries(rows.groupBy("query").agg(F.max_by("entry", "order").alias("entry")).select("entry.*"))
+        return {query: next((each for each in found if each["query"] == query), None) for query in queries}
+
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""
         rows = self.lake.read("ledger").where(F.col("query") == query)

@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Mapping
 
-# What `foreachBatch` of the join's query took, until its progress is read. In the module, not in the function, because Spark Connect
-# pickles that, and runs it in another process: there nothing is found here, and `addBatch` stays whole.
+# What `foreachBatch` of the join's query took, until its progress is read. In the module, not in the function, because Spark
+# Connect pickles that, and runs it in another process: then nothing is found here, and `addBatch` stays whole.
 _NOTED: dict[tuple[str, int], dict[str, int]] = {}
 _LOCK = threading.Lock()
 _KEPT = 200

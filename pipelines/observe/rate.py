@@ -1,9 +1,9 @@
 """How fast each query goes, and where its time goes: figures from its recent entries in the ledger; no Spark here.
 
-*Recent* are the micro-batches that finished within ten minutes before the query's latest one did, with that one; so a query that has
-stopped shows how it went when it last ran. The *span* goes from the first start among them to the last finish; *busy* is the time
-spent in them. Of ingest and settle the ledger does not tell what Spark does between two micro-batches, nor what the entry itself
-takes to write (some tenths of a second each): they are busy a little more than they say.
+*Recent* are the micro-batches that finished within ten minutes before the query's latest one did, with that one; so a query that
+has stopped shows how it went when it last ran. The *span* goes from the first start among them to the last finish; *busy* is the
+time spent in them. Of ingest and settle the ledger does not tell what Spark does between two micro-batches, nor what the entry
+itself takes to write (some tenths of a second each): they are busy a little more than they say.
 """
 
 from collections import Counter
@@ -25,10 +25,11 @@ _ENOUGH_TO_FIT = 5
 class Rate:
     """One query's recent micro-batches. Times are microseconds, durations seconds.
 
-    `rows` are events read (of settle: outcomes looked up); `arrived` those that came for it meanwhile, None where that is not known
-    other than by what it has read. `phases` add up to `busy`; `state_tasks` are task time, and do not. `advanced` is how far the query
-    came in event time between the end of its first and of its last recent micro-batch, `between` the wall time that took; None
-    where it has come nowhere yet. `fixed` is what a micro-batch costs however few its rows; None where that cannot be told.
+    `rows` are events read (of settle: outcomes looked up); `arrived` those that came for it meanwhile, None where only what it
+    has read is known. `phases` add up to `busy`; `state_tasks` are task time, and do not. `advanced` is how far the query came in
+    event time between the end of its first and of its last recent micro-batch, `between` the wall time that took; None where it
+    has come nowhere yet. `fixed` is what a micro-batch costs however few its rows; None where that cannot be told. `state_rows` are
+    the most that were held.
     """
 
     query: str
@@ -91,11 +92,50 @@ class Rate:
             "busy_s": _rounded(self.busy, 3),
             "utilisation": _rounded(self.utilisation, 3),
             "pace": _rounded(self.pace, 3),
-            "micro_batch_s": {"median": _rounded(self.median, 3), "last": _rounded(self.last, 3), "fixed": _rounded(self.fixed, 3)},
+            "micro_batch_s": {name: _rounded(getattr(self, name), 3) for name in ("median", "last", "fixed")},
             "phases_s": {name: round(seconds, 3) for name, seconds in self.phases.items()},
             "state_task_s": {name: round(seconds, 3) for name, seconds in self.state_tasks.items()},
             "state_rows": self.state_rows,
         }
+
+
+def rate_lines(rates: Sequence[Rate]) -> list[str]:
+    """For a terminal: a line of figures for each query, and one with its phases."""
+    if not rates:
+        return []
+    head = f"  {'':<24} {'busy':>6} {'events/s':>10} {'arriving':>10} {'pace':>8} {'median':>9} {'last':>9}"
+    lines = ["", "rate (each query's last 10 minutes: events/s while busy; a micro-batch's seconds)", head]
+    for rate in rates:
+        busy = "-" if rate.utilisation is None else f"{rate.utilisation:.0%}"
+        lines.append(
+            f"  {rate.query:<24} {busy:>6} {_number(rate.processed_per_second):>10} {_number(rate.arriving_per_second):>10} "
+            f"{_times(rate.pace):>8} {rate.median:>7.1f} s {rate.last:>7.1f} s"
+        )
+        lines += [f"    {text}" for text in _phase_texts(rate)]
+    return lines
+
+
+def _phase_texts(rate: Rate) -> list[str]:
+    """The phases that matter, and of the join what its state's tasks did."""
+    shares = {name: share for name, share in rate.shares().items() if name != OTHER}
+    shown = {name: share for name, share in shares.items() if share >= 0.02}
+    if not shown:
+        return []
+    parts = [f"{name} {share:.0%}" for name, share in shown.items()]
+    rest = 1 - sum(shown.values())
+    texts = [", ".join(parts + ([f"{OTHER} {rest:.0%}"] if rest >= 0.02 else []))]
+    tasks = sum(rate.state_tasks.values())
+    if tasks >= 1:
+        texts.append("state: " + ", ".join(f"{name} {part / tasks:.0%}" for name, part in rate.state_tasks.items()))
+    return texts
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} x" if value >= 10 else f"{value:.2f} x"
 
 
 def measure(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Rate]:
@@ -126,10 +166,10 @@ def _rate(query: str, entries: Sequence[Mapping[str, Any]]) -> Rate:
         last=seconds[-1],
         phases=dict(phases),
         state_tasks=dict(tasks),
-        state_rows=entries[-1]["state_rows"],
+        state_rows=max((e["state_rows"] for e in entries if e["state_rows"] is not None), default=None),
         advanced=(reached[-1][1] - reached[0][1]) / _SECOND if reached else None,
         between=(reached[-1][0] - reached[0][0]) / _SECOND if reached else 0.0,
-        fixed=_fixed([(e["rows_in"] or 0, s) for e, s in zip(entries, seconds, strict=True)]),
+        fixed=_fixed([(e["rows_in"], s) for e, s in zip(entries, seconds, strict=True) if e["rows_in"]]),
     )
 
 
@@ -157,16 +197,15 @@ def _phases(entry: Mapping[str, Any]) -> dict[str, float]:
 
 def _reached(entry: Mapping[str, Any]) -> int | None:
     """How far in event time the query had come with this micro-batch."""
-    if entry["query"].startswith("ingest:"):
-        newest = (entry["detail"] or {}).get("max_event_time_us")
-        return None if newest is None else int(newest)
-    return entry["horizon"]
+    ingest = entry["query"].startswith("ingest:")
+    reached = (entry["detail"] or {}).get("max_event_time_us") if ingest else entry["horizon"]
+    return None if reached is None else int(reached)
 
 
 def _fixed(points: Sequence[tuple[int, float]]) -> float | None:
-    """What a micro-batch costs at no rows, by the straight line through (rows, seconds); None where the sizes differ too little."""
+    """What a micro-batch costs at no rows, by the line through (rows, seconds); None where sizes differ too little."""
     rows = [r for r, _ in points]
-    if len(points) < _ENOUGH_TO_FIT or max(rows) < 2 * max(1, min(rows)):
+    if len(points) < _ENOUGH_TO_FIT or max(rows) < 2 * min(rows):
         return None
     slope, intercept = linear_regression(rows, [s for _, s in points])
     return min(max(0.0, intercept), median(s for _, s in points)) if slope > 0 else None
