@@ -38,9 +38,9 @@ class LeftToSettle:
     def as_dict(self) -> dict[str, Any]:
         return {"at": iso(self.at), "up_to": iso(self.up_to), "bytes": dict(self.bytes)}
 
-    def __str__(self) -> str:
-        what = " and ".join(f"{size(count)} of {stream}" for stream, count in self.bytes.items())
-        return f"a backlog up to {iso(self.up_to)} ({what})"
+    @property
+    def told(self) -> str:
+        return " and ".join(f"{size(count)} of {stream}" for stream, count in self.bytes.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,8 @@ def waiting(behind: Behind, last: _Entries, *, now: int) -> list[Finding]:
         found.append(Finding(problem=problem, remedy="see that `rejoin join` or `rejoin run` is running, and what it says"))
     left = behind.left_to_settle
     if left is not None and now - left.at > RECENT_US:
-        problem = f"{left} was left to settle {about((now - left.at) / _SECOND)} ago, which has not looked at it yet"
+        age = about((now - left.at) / _SECOND)
+        problem = f"settle has not looked at the backlog up to {iso(left.up_to)} ({left.told}) that it was left {age} ago"
         found.append(Finding(problem=problem, remedy="run `rejoin settle --once`"))
     return found
 
@@ -116,8 +117,9 @@ def behind_lines(behind: Behind) -> list[str]:
     if behind.unread:
         lines.append(f"  unread       {'; '.join(some) or 'nothing: the join has read all that has landed'}")
     if behind.left_to_settle is not None:
-        lines.append(f"  left over    {behind.left_to_settle}")
-        lines.append("               settle has not looked at it yet: run `rejoin settle --once`")
+        left = behind.left_to_settle
+        lines.append(f"  left over    a backlog up to {iso(left.up_to)} that settle has not looked at yet")
+        lines.append(f"               ({left.told}): run `rejoin settle --once`")
     return lines
 
 

@@ -11,6 +11,8 @@ FULL = 0.9
 """The busy share from which on a query that does not keep up cannot."""
 MOSTLY_FIXED = 0.6
 NOTABLE = 0.3
+FEW_ROWS = 1000
+"""Rows that are next to no work for a micro-batch."""
 
 _SLOWER = 0.95
 _MINUTES_ENOUGH = 120.0
@@ -135,6 +137,9 @@ def _why(rate: Rate, state_store: str) -> tuple[str, str]:
 
 def _fixed(rate: Rate) -> str | None:
     """Where most of a micro-batch is what it costs however few its rows."""
+    rows = rate.rows // rate.micro_batches
+    if rate.fixed is None and rows < FEW_ROWS:
+        return f"fixed cost: {rows:,} rows to a micro-batch of {about(rate.median)}"
     if rate.fixed is None or rate.fixed < MOSTLY_FIXED * rate.median:
         return None
     return f"fixed cost: {about(max(0.0, rate.median - rate.fixed))} of work in {about(rate.median)} micro-batches"

@@ -28,8 +28,8 @@ class Rate:
     `rows` are events read (of settle: outcomes looked up); `arrived` those that came for it meanwhile, None where only what it
     has read is known. `phases` add up to `busy`; `state_tasks` are task time, and do not. `advanced` is how far the query came in
     event time between the end of its first and of its last recent micro-batch, `between` the wall time that took; None where it
-    has come nowhere yet. `fixed` is what a micro-batch costs however few its rows; None where that cannot be told. `state_rows` are
-    the most that were held.
+    has come nowhere yet. `fixed` is what a micro-batch costs however few its rows; None where that cannot be told. `state_rows`
+    are the most that were held.
     """
 
     query: str
