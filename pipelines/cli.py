@@ -294,7 +294,7 @@ def status(
     sets: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Health at a glance: how far each query is, what is wrong, what to do."""
+    """Health at a glance: how far and how fast each query is, what bounds it, what is wrong, what to do."""
     from pipelines.observe.status import read_status
 
     config = _configuration(conf, sets)

@@ -63,8 +63,10 @@ def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -
     status = read_status(pipeline.lake, pipeline.config)
     assert status.healthy
     assert "2026-01-05" in status.to_text()
-    told = json.loads(status.to_json())["lateness"]["dates"][0]
+    data = json.loads(status.to_json())
+    told = data["lateness"]["dates"][0]
     assert (told["date"], told["changed_after"]) == ("2026-01-05", 3)
+    assert_rates_are_told(data, status.to_text())
     lines = "\n".join(lateness_lines(found))
     assert "30m covers 50.0% of the attributed outcomes" in lines
     assert "then 3 looked up, 3 changed" in lines
@@ -75,6 +77,33 @@ def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert to_dict(result)["lateness"]["hot_window"]["is"] == "30m"
+
+
+def assert_rates_are_told(data: dict[str, Any], text: str) -> None:
+    rates = {rate["query"]: rate for rate in data["rates"]}
+    assert {query: rate["rows"] for query, rate in rates.items()} == {
+        "ingest:impressions": 3,
+        "ingest:playbacks": 5,
+        "join": 6,
+        "settle": 6,
+    }
+    for query, rate in rates.items():
+        assert 0 < rate["utilisation"] <= 1, query
+        assert sum(rate["phases_s"].values()) == pytest.approx(rate["busy_s"], abs=0.02), query
+        assert rate["micro_batch_s"]["last"] > 0, query
+    assert {"read", "bronze"} <= set(rates["ingest:impressions"]["phases_s"])
+    assert {"resolve", "merge", "addBatch", "walCommit"} <= set(rates["join"]["phases_s"])
+    assert {"bookkeeping", "select", "look_up", "write", "figures"} <= set(rates["settle"]["phases_s"])
+    assert set(rates["join"]["state_task_s"]) == {"taking in", "evicting", "committing"}
+    behind = data["behind"]
+    assert behind["newest_event_time"] == "2026-01-06T09:00:00.000Z"
+    assert behind["horizon_lag_s"] == 4200, "the delay, behind the slower stream"
+    assert behind["unread_by_join"] == {name: {"files": 0, "bytes": 0} for name in ("impressions", "playbacks")}
+    assert behind["left_to_settle"] is None
+    assert data["bound_by"]
+    assert "bound by" in text
+    assert "unread       nothing" in text
+    assert max(len(line) for line in text.partition("lateness (")[0].splitlines()) <= 100
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from pipelines.join.stream_join import hot_candidates, only_under
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
+from pipelines.observe.phases import note
 from pipelines.observe.progress import ProgressReader
 from pipelines.sink import AttributedSink
 
@@ -147,10 +148,11 @@ def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: b
     lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
     sink = AttributedSink(lake)
 
-    def write(candidates: DataFrame, _batch: int) -> None:
+    def write(candidates: DataFrame, batch: int) -> None:
         here = sink.lake.with_session(candidates.sparkSession)
         require_in_force(here, here.config)
-        AttributedSink(here).write(candidates, lane="join")
+        written = AttributedSink(here).write(candidates, lane="join")
+        note(identity, batch, {"resolve": written.seconds - written.merge_seconds, "merge": written.merge_seconds})
 
     writer = (
         candidates_of(lake, config, rules, run_id, reading, needed)

@@ -8,6 +8,8 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -15,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.instants import now_us
-from pipelines.lake import Lake
+from pipelines.lake import Lake, at
 from pipelines.schemas import LEDGER_SCHEMA
 
 PASSED_OVER = "join:backlog"
@@ -89,6 +91,24 @@ class Ledger:
         """The entries of `query` that satisfy a SQL condition, as `last` gives them, the latest last."""
         rows = self.lake.read("ledger").where(F.col("query") == query).where(where)
         return _entries(rows.orderBy("finished_at", "run_id"))
+
+    def since(self, times: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+        """The entries of each query that finished after its time (microseconds), as `last` gives them, the latest last."""
+        if not times:
+            return {}
+        wanted = [
+            (F.col("query") == query) & (F.col("finished_at") > at(time)) & (F.col("run_date") >= F.to_date(at(time)))
+            for query, time in times.items()
+        ]
+        found = _entries(self.lake.read("ledger").where(reduce(or_, wanted)).orderBy("finished_at", "batch"))
+        return {query: [entry for entry in found if entry["query"] == query] for query in times}
+
+    def latest(self, queries: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        """The latest entry of each query, as `last` gives it; None where it has none. One look for all."""
+        entry, order = F.struct("*").alias("entry"), F.struct("finished_at", "batch").alias("order")
+        rows = self.lake.read("ledger").where(F.col("query").isin(*queries)).select("query", entry, order)
+        found = _entries(rows.groupBy("query").agg(F.max_by("entry", "order").alias("entry")).select("entry.*"))
+        return {query: next((each for each in found if each["query"] == query), None) for query in queries}
 
     def last(self, query: str, run_id: str | None = None) -> dict[str, Any] | None:
         """The latest entry of `query` (of one checkpoint, if given), as a mapping; JSON decoded, times in microseconds."""

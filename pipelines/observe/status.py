@@ -1,7 +1,8 @@
 """Health at a glance, from the ledger: how far each query is, what is wrong, what to do about it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from textwrap import wrap
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -10,19 +11,18 @@ from pipelines.config import Config
 from pipelines.gaps import accepted
 from pipelines.instants import iso, now_us
 from pipelines.lake import Lake
+from pipelines.observe.behind import Behind, behind_lines, read_behind, waiting
+from pipelines.observe.bounds import Finding, bound_by, falling_behind
 from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
-from pipelines.observe.ledger import Ledger
+from pipelines.observe.ledger import PASSED_OVER, Ledger
+from pipelines.observe.rate import RECENT_US, Rate, measure, rate_lines
 
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    problem: str
-    remedy: str
+_WIDTH = 98
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What `rejoin status` shows. Times are ISO-8601 UTC; ages are whole seconds."""
+    """What `rejoin status` shows; docs/status.md says what each key means. Times are ISO-8601 UTC; ages are whole seconds."""
 
     healthy: bool
     horizon: str | None
@@ -34,15 +34,23 @@ class Status:
     last_reconciliation: dict[str, Any] | None
     lateness: Lateness | None
     findings: list[Finding]
+    behind: Behind = field(default_factory=Behind)
+    rates: list[Rate] = field(default_factory=list)
+    bound_by: str | None = None
 
     def to_json(self) -> str:
-        data = {**asdict(self), "lateness": self.lateness.as_dict() if self.lateness else None}
-        return json.dumps(data, indent=2, sort_keys=True, default=str)
+        own = {
+            "lateness": self.lateness.as_dict() if self.lateness else None,
+            "behind": self.behind.as_dict(),
+            "rates": [rate.as_dict() for rate in self.rates],
+        }
+        return json.dumps({**asdict(self), **own}, indent=2, sort_keys=True, default=str)
 
     def to_text(self) -> str:
         lines = ["HEALTHY" if self.healthy else "NEEDS ATTENTION", ""]
         lines.append(f"  horizon      {self.horizon or 'none yet'} (the join has finished up to here)")
         lines.append(f"  settled to   {self.settled_to or 'none yet'}")
+        lines += behind_lines(self.behind)
         for query in self.queries:
             state = f", {query['state_rows']:,} state rows" if query["state_rows"] is not None else ""
             lines.append(
@@ -54,6 +62,8 @@ class Status:
             lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
         lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
+        lines += rate_lines(self.rates)
+        lines += wrap(self.bound_by or "", _WIDTH, initial_indent="  bound by     ", subsequent_indent=" " * 15)
         lines += lateness_lines(self.lateness) if self.lateness else []
         for finding in self.findings:
             lines += ["", f"  ! {finding.problem}", f"    {finding.remedy}"]
@@ -78,7 +88,10 @@ def read_status(lake: Lake, config: Config) -> Status:
         )
     ledger = Ledger(lake)
     names = [*(f"ingest:{stream.name}" for stream in lake.streams.both), "join", "settle"]
-    last = {name: ledger.last(name) for name in names}
+    last = ledger.latest((*names, PASSED_OVER))
+    now, horizon = now_us(), ledger.horizon()
+    rates = measure(ledger.since({name: entry["finished_at"] - RECENT_US for name in names if (entry := last[name])}))
+    behind, provider = read_behind(lake, last, horizon), config.state_store.provider
     dropped = lake.read("ledger").agg(F.sum("rows_dropped_by_watermark")).collect()[0][0] or 0
     reconciliation = _last_reconciliation(lake)
     findings = [
@@ -88,19 +101,24 @@ def read_status(lake: Lake, config: Config) -> Status:
             if last[name] is None
         ),
         *_problems(dropped, reconciliation),
+        *waiting(behind, last, now=now),
+        *falling_behind(rates, state_store=provider, now=now),
     ]
     settled = last["settle"]
     return Status(
         healthy=not findings,
-        horizon=iso(ledger.horizon()),
+        horizon=iso(horizon),
         settled_to=iso(settled["detail"]["settled"]["horizon"]) if settled else None,
-        queries=[_query(entry) for entry in last.values() if entry],
+        queries=[_query(entry) for name in names if (entry := last[name])],
         quarantined=_quarantined(lake),
         gaps=_gaps(lake),
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
         lateness=read_lateness(lake, config),
         findings=findings,
+        behind=behind,
+        rates=rates,
+        bound_by=bound_by(rates, state_store=provider),
     )
 
 

@@ -1,6 +1,5 @@
 """One run of settle: pin, select, look up, write rows and bookkeeping in one commit."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -16,6 +15,7 @@ from pipelines.instants import now_us
 from pipelines.join.state import narrowest_hot_window
 from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
+from pipelines.observe.phases import Laps
 from pipelines.settle.figures import Final, Looked, became_final, looked_up
 from pipelines.settle.lookup import HOUR_US, event_hours, lake_candidates, spans, within
 from pipelines.settle.selection import Window, open_outcomes, touched_outcomes, unanswered
@@ -43,7 +43,7 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
     is committed with the rows. The horizon is read before the versions are pinned, so every on-time row at or below it is
     in the pinned bronze and its joined row in the table.
     """
-    started, clock = now_us(), time.monotonic()
+    started, laps = now_us(), Laps()
     streams = lake.streams
     previous = last_settled(lake)
     horizon, dropped = Ledger(lake).joined()
@@ -56,12 +56,13 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
         dropped=dropped,
     )
     window = Window(previous=previous.horizon, horizon=horizon, limit=None if everything else horizon)
+    laps.lap("bookkeeping")
     looked, written = Looked(), SinkResult(0, 0, 0.0)
     if (everything or horizon is not None) and not _nothing_new(previous, now):
-        looked, written = _look_up(lake, config, previous, now, window, started)
+        looked, written = _look_up(lake, config, previous, now, window, started, laps)
     final = _final(lake, previous, now)
-    total_ms = round((time.monotonic() - clock) * 1000)
-    Ledger(lake).write([_entry(lake, now, looked, final, written, started, total_ms)])
+    laps.lap("figures")
+    Ledger(lake).write([_entry(lake, now, looked, final, written, started, laps)])
     return SettleResult(settled=now, looked=looked, final=final, written=written)
 
 
@@ -72,15 +73,17 @@ def _nothing_new(previous: Settled, now: Settled) -> bool:
 
 
 def _look_up(
-    lake: Lake, config: Config, previous: Settled, now: Settled, window: Window, stamp: int
+    lake: Lake, config: Config, previous: Settled, now: Settled, window: Window, stamp: int, laps: Laps
 ) -> tuple[Looked, SinkResult]:
     streams, rules = lake.streams, rules_in_force(lake, config)
     selected = _select(lake, config, rules, previous, now, window).persist()
     try:
         hours = event_hours(selected, streams.outcome.event_time)
+        laps.lap("select")
         if not hours:
             return Looked(), SinkResult(0, 0, 0.0)
         written = _settle(lake, rules, selected, hours, now, stamp)
+        laps.lap("look_up", {"write": written.merge_seconds})
         rows = lake.read(lake.attributed).where(within(streams.outcome.event_time, spans(hours)))
         return looked_up(selected, rows, streams, stamp, previous.horizon), written
     finally:
@@ -95,7 +98,7 @@ def _final(lake: Lake, previous: Settled, now: Settled) -> Final:
     return became_final(lake.read(lake.attributed).where(passed.dates()).where(passed.newly(event_time)), lake.streams)
 
 
-def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: SinkResult, started: int, total_ms: int) -> Entry:
+def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: SinkResult, started: int, laps: Laps) -> Entry:
     return Entry(
         query="settle",
         batch=now.run,
@@ -104,7 +107,7 @@ def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: Sink
         rows_in=sum(looked.causes.values()),
         rows_out=written.inserted + written.updated,
         horizon=now.horizon,
-        durations_ms={"total": total_ms, "write": round(written.seconds * 1000)},
+        durations_ms=laps.durations_ms(),
         detail={
             "settled": asdict(now),
             "attributed_version": lake.version(lake.attributed),
