@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup broker demo demo-kafka test slow soak lint format lock clean
+.PHONY: help setup broker demo demo-kafka test slow soak bench lint format lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ slow: broker ## The longer proofs: whole processes, kills, more examples
 
 soak: setup ## Random histories against the oracle, for as long as it takes (a hundred, some hours)
 	@.venv/bin/python -m pytest -m soak $(ARGS)
+
+bench: broker ## Rejoin beside its peers, from Kafka to the final table (half an hour and more; ARGS="--rounds 1")
+	@benchmarks/setup-peers
+	@.venv/bin/python benchmarks/bench.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -91,7 +91,7 @@ def _peer(command: Sequence[str], folder: Path, files: str) -> Outcome:
 
 def contenders() -> list[Contender]:
     profiles = [
-        rejoin(f"rejoin {path.stem}", f"with conf/profiles/{path.name}", *_settings(path))
+        rejoin(f"rejoin {path.stem}", f"with conf/profiles/{path.name}", f"@{path}")
         for path in sorted((ROOT / "conf" / "profiles").glob("*.yml"))
     ]
     return [
@@ -107,15 +107,3 @@ def contenders() -> list[Contender]:
         ),
         spark("spark batch", "the limit: Spark batch, Kafka to Delta, one join", "spark_batch.py", "--landing"),
     ]
-
-
-def _settings(profile: Path) -> list[str]:
-    """A profile's keys as `--set`s."""
-    import yaml
-
-    def flat(value: object, path: str) -> list[str]:
-        if isinstance(value, dict):
-            return [each for key, inner in value.items() for each in flat(inner, f"{path}.{key}" if path else str(key))]
-        return [f"{path}={json.dumps(value)}"]
-
-    return flat(yaml.safe_load(profile.read_text()), "")

@@ -40,7 +40,11 @@ RUN, PROVE, LOOK, KEEP = "Run the pipeline", "Prove the result", "Look at it", "
 Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. --set join.hot_window=30m. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. --set join.hot_window=30m; or with @FILE all keys of a YAML file. May be repeated.",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show stack traces and Spark's own warnings.")]
 Once = Annotated[bool, typer.Option("--once", help="Drain what is there, then stop.")]

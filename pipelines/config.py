@@ -230,7 +230,7 @@ class SparkConfig(Model):
     """The local session; ignored where spark-submit or Databricks has decided already."""
 
     master: str = "local[*]"
-    driver_memory: str = "4g"
+    driver_memory: str = "3g"
     shuffle_partitions: int | None = Field(default=None, gt=0)
     ui: bool = False
     conf: dict[str, str] = {}

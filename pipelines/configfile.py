@@ -5,7 +5,7 @@ A mistake is a `ConfigError`: the file (or `--set`), the key path, what is wrong
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,10 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and validate `path`, with `key.path=value` overrides applied (values are YAML). Raises ConfigError."""
+    """Read and validate `path`, with overrides applied in order: `key.path=value` (the value is YAML), or `@file` for all keys of
+    a YAML file. Raises ConfigError."""
     raw = _read_yaml(path)
-    sets = [_parse_override(text) for text in overrides]
+    sets = [each for text in overrides for each in _parse_overrides(text)]
     for keys, value in sets:
         _apply(raw, keys, value)
     try:
@@ -70,6 +71,19 @@ def _problem(error: yaml.YAMLError) -> str:
     if "undefined alias" in problem or "the tag" in problem:
         return "a value that begins with * or ! needs quotes"
     return problem
+
+
+def _parse_overrides(text: str) -> list[tuple[list[str], Any]]:
+    return list(_leaves(_read_yaml(Path(text[1:])), [])) if text.startswith("@") else [_parse_override(text)]
+
+
+def _leaves(group: dict[str, Any], path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    for key, value in group.items():
+        keys = [*path, str(key)]
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, keys)
+        else:
+            yield keys, value
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:

@@ -172,3 +172,21 @@ def test_a_reference_that_leads_nowhere_names_its_key(monkeypatch: pytest.Monkey
     monkeypatch.delenv("REJOIN_SECRETS_DIR", raising=False)
     with pytest.raises(ConfigError, match="streams.x.source.path: "):
         resolve(text, "streams.x.source.path")
+
+
+def test_a_file_of_overrides_comes_in_its_order(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yml"
+    profile.write_text("join: {hot_window: 20m}\nspark: {conf: {spark.a.b: '1'}}\n")
+    config = load_config(CONF / "playback.yml", ["join.hot_window=5m", f"@{profile}", "join.watermark_delay=7m"])
+    assert config.join.hot_window == timedelta(minutes=20)
+    assert config.join.watermark_delay == timedelta(minutes=7)
+    assert config.spark.conf == {"spark.a.b": "1"}
+    with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read"):
+        load_config(CONF / "playback.yml", ["@nowhere.yml"])
+
+
+@pytest.mark.parametrize("profile", sorted((CONF / "profiles").glob("*.yml")), ids=lambda path: path.stem)
+def test_profiles_fit_the_shipped_configuration(profile: Path) -> None:
+    topic = "{format: kafka, bootstrap_servers: 'x:1', topic: t}"
+    sources = [f"streams.{name}.source={topic}" for name in ("impressions", "playbacks")]
+    load_config(CONF / "playback.yml", [*sources, f"@{profile}"])
