@@ -5,7 +5,7 @@ A mistake is a `ConfigError`: the file (or `--set`), the key path, what is wrong
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key is a list or a group", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -80,7 +82,7 @@ def _parse_overrides(text: str) -> list[tuple[list[str], Any]]:
 def _leaves(group: dict[str, Any], path: list[str]) -> Iterator[tuple[list[str], Any]]:
     for key, value in group.items():
         keys = [*path, str(key)]
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from _leaves(value, keys)
         else:
             yield keys, value

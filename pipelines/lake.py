@@ -177,7 +177,11 @@ class Lake:
         name = self.identifier(table)
         self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
         for constraint, predicate in spec.checks:
-            self.spark.sql(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({predicate})")
+            try:
+                self.spark.sql(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({predicate})")
+            except AnalysisException as error:
+                if "CONSTRAINT_ALREADY_EXISTS" not in str(error):  # another lane was first
+                    raise
 
     # Reading -----------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ _SEMANTIC = {
     # Older versions of bronze are read as long as their files are there, not for a week only: a pipeline that has been down
     # for longer goes on where it was. Files that VACUUM has taken are seen when they are read.
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
+    # Of a key that stands twice in a line the last counts, for VARIANT as for the parser.
+    "spark.sql.variant.allowDuplicateKeys": "true",
     # Every micro-batch of a drain must reach the ledger.
     "spark.sql.streaming.numRecentProgressUpdates": "10000",
 }

@@ -181,6 +181,9 @@ def test_a_file_of_overrides_comes_in_its_order(tmp_path: Path) -> None:
     assert config.join.hot_window == timedelta(minutes=20)
     assert config.join.watermark_delay == timedelta(minutes=7)
     assert config.spark.conf == {"spark.a.b": "1"}
+    profile.write_text("? [a]\n: b\n")
+    with pytest.raises(ConfigError, match="a key is a list or a group"):
+        load_config(CONF / "playback.yml", [f"@{profile}"])
     with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read"):
         load_config(CONF / "playback.yml", ["@nowhere.yml"])
 

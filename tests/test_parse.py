@@ -40,6 +40,18 @@ LINES: list[tuple[str, str | None, str]] = [
     ('{"id":"1",%s}{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
     ('{"id":"1",%s},{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
     ('{"id":"1",%s} trailing' % TIME, "not_json", ""),
+    ('{"id":"1",%s}]}' % TIME, "not_json", ""),
+    ('{"id":"1",%s}]}{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
+    ('{"id":"1",%s}],"x":[1' % TIME, "not_json", ""),
+    ('{"id":"1",%s}],"e":[{"id":"2",%s}' % (TIME, TIME), "not_json", ""),
+    ('{"id":"]","x":"]}",%s}' % TIME, None, ""),
+    ('{"id":5,"x":1,"x":2,%s}' % TIME, "wrong_type", "id must be STRING, got 5"),
+    ('{"id":"1","d":1e400,"x":1,"x":2,%s}' % TIME, "wrong_type", "d must be DOUBLE"),
+    ('{"id":"1","k":5,"k":6,%s}' % TIME, "wrong_type", "k must be STRING, got 6"),
+    ('{"id":"1","k":"5","k":6,%s}' % TIME, "wrong_type", "k must be STRING, got 6"),
+    ('{"id":"1","k":6,"k":"5",%s}' % TIME, None, ""),
+    ('{"id":"1","k":5,"x":{"k":"5"},%s}' % TIME, "wrong_type", "k must be STRING, got 5"),
+    ('{"id":"1","k" : 5,"x":{"k":"5"},%s}' % TIME, "wrong_type", "k must be STRING, got 5"),
     ('{"id":"1","d":NaN,%s}' % TIME, "not_json", ""),
     ("{'id':'1',%s}" % TIME, "not_json", ""),
     ('{"id":"\\ud83d\\uDE00 \\\\ud800",%s}' % TIME, None, ""),
@@ -126,9 +138,11 @@ def test_times_are_read_exactly(spark: SparkSession, stream: EventStream) -> Non
 def test_fields_outside_the_schema_are_rescued(spark: SparkSession, stream: EventStream) -> None:
     line = '{"id":"1","z":{"b":[1,2.5,null],"a":"x"},"a":true,%s}' % TIME
     plain = '{"id":"1",%s}' % TIME
-    rows = parsed(spark, stream, [line, plain])
+    twice = '{"id":"1","x":{"a":1,"a":2},"y":3,%s}' % TIME
+    rows = parsed(spark, stream, [line, plain, twice])
     assert rows[0]["__rescued"] == '{"a":true,"z":{"a":"x","b":[1,2.5,null]}}'
     assert rows[1]["__rescued"] is None
+    assert rows[2]["__rescued"] == '{"x":{"a":2},"y":3}'
 
 
 @pytest.fixture(scope="module")

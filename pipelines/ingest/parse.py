@@ -90,7 +90,7 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     parsed = wrapper.select(
         "__raw",
         "__readable",
-        F.when(F.size("__wrapper.e") == 1, F.col("__wrapper.e")[0]).alias("__given"),
+        F.when((F.size("__wrapper.e") == 1) & _ends_there(line), F.col("__wrapper.e")[0]).alias("__given"),
         F.col(f"__wrapper.{_CORRUPT}").isNotNull().alias(_CORRUPT),
     ).select("*", _by_column(stream).alias("__parsed"))
     typed = parsed.select("*", _plain(line, stream).alias("__plain")).select(
@@ -112,6 +112,14 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         F.col("__verdict.reason").alias("__reason"),
         F.col("__verdict.detail").alias("__detail"),
     )
+
+
+def _ends_there(line: Column) -> Column:
+    """Whether nothing comes after the line's object. The parser looks no further than the list that we have put it into, and a
+    bracket in the line may have ended that."""
+    end = F.lit("the end")
+    items = F.from_json(F.concat(F.lit("["), line, F.lit(',"'), end, F.lit('"]')), "array<string>")
+    return F.when(F.contains(line, F.lit("]")), (F.size(items) == 2) & (items[1] == end)).otherwise(F.lit(True))
 
 
 def _read_as(stream: EventStream) -> StructType:
@@ -263,12 +271,19 @@ def _suspicious(column: str, stream: EventStream) -> Column:
     """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
 
     Only text that is a literal, or begins like a number, an object or a list, can have; and not where the line has it quoted
-    behind its own key, in either of the two usual spacings.
+    behind its own key, in either of the two usual spacings, and that key nowhere else.
     """
-    line, text = F.col("__raw.value"), _parsed(column)
+    line, text, names = F.col("__raw.value"), _parsed(column), stream.names_of(column)
     starts = F.substring(text, 1, 1).isin(*"-0123456789{[") | text.isin("true", "false")
-    places = [f'"{name}":{gap}"' for name in stream.names_of(column) for gap in ("", " ")]
-    return starts & ~_any([F.contains(line, F.concat(F.lit(place), text, F.lit('"'))) for place in places])
+    quoted = [F.contains(line, F.concat(F.lit(f'"{name}":{gap}"'), text, F.lit('"'))) for name in names for gap in ("", " ")]
+    once = reduce(lambda a, b: a + b, (_times(line, f'"{name}"') for name in names)) == 1
+    return starts & ~(_any(quoted) & once)
+
+
+def _times(line: Column, part: str) -> Column:
+    """How many times a line has a part, which has no other beginning inside itself."""
+    without = F.replace(line, F.lit(part), F.lit(""))
+    return (F.octet_length(line) - F.octet_length(without)) / F.lit(len(part.encode()))
 
 
 def _infinite(field: StructField) -> Column:
@@ -303,7 +318,8 @@ def _mistyped(stream: EventStream) -> Column:
         detail = F.concat(wanted, F.coalesce(F.left(F.to_json(item), F.lit(100)), F.lit("?")))
         verdicts.append(F.when(given & ~fits, _judge(Reason.WRONG_TYPE, detail)))
     nested = F.when(F.col(_CORRUPT), _judge(Reason.WRONG_TYPE, F.lit("a value does not fit its column's type")))
-    return F.coalesce(*verdicts, nested)
+    unknown = F.when(line.isNull(), _judge(Reason.WRONG_TYPE, F.lit("the line's values cannot be examined")))
+    return F.coalesce(*verdicts, nested, unknown)
 
 
 def _json_type(kind: DataType) -> str:

@@ -78,7 +78,7 @@ def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, Dat
     if isinstance(source, KafkaSource):
         consumes = {"topic": source.topic, "topic_id": check_continues(stream.name, source, place).id}
     raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source", place.offsets)
-    identity = checkpoint_id(lake.spark, place.checkpoint, recovers=lake.version(stream.name) > 1)
+    identity = checkpoint_id(lake.spark, place.checkpoint, recovers=lake.size(stream.name)[0] > 0)
     rules = ParseRules(
         max_event_bytes=config.ingest.max_event_bytes,
         max_future_skew_us=micros(config.join.max_future_skew),

@@ -82,7 +82,12 @@ def _candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, win
     behind = F.unix_micros(F.col(streams.outcome.event_time)) - F.unix_micros("exposure_time")
     matches = (behind >= 0) & (behind <= F.lit(micros(window))) & streams.outcome.same_keys()
     columns = streams.candidate_schema.names
-    return _held(outcomes, streams, count).join(found, matches, how="left_outer").select(*columns)
+    keyed = _held(outcomes.where(streams.outcome.has_keys()), streams, count)
+    # Those without a key match nothing, and would all be hashed to one task.
+    others = outcomes.where(~streams.outcome.has_keys())
+    none = [F.lit(None).cast(f.dataType).alias(f.name) for f in streams.exposure_columns]
+    matched = keyed.join(found, matches, how="left_outer").select(*columns)
+    return matched.unionByName(others.select("*", *none).select(*columns))
 
 
 def _held(outcomes: DataFrame, streams: Streams, count: int | None) -> DataFrame:
