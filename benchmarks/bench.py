@@ -8,6 +8,8 @@ must be exactly right. The streaming peers lose what comes late, by their nature
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import platform
@@ -50,8 +52,9 @@ def main() -> None:
         clock = time.monotonic()
         load(broker, files)
         say.print(f"{workload.name}: {workload.size:,} events in two topics ({time.monotonic() - clock:.0f} s)")
-        for turn in range(options.rounds):
-            for contender in chosen:
+        # Who stops it half-way gets what has been measured.
+        with contextlib.suppress(KeyboardInterrupt):
+            for turn, contender in itertools.product(range(options.rounds), chosen):
                 result = _once(contender, broker.servers, workload, home / "runs" / contender.name.replace(" ", "-"), connection)
                 results.append({"round": turn, **result})
                 say.print(_line(result))
