@@ -186,10 +186,3 @@ def test_a_file_of_overrides_comes_in_its_order(tmp_path: Path) -> None:
         load_config(CONF / "playback.yml", [f"@{profile}"])
     with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read"):
         load_config(CONF / "playback.yml", ["@nowhere.yml"])
-
-
-@pytest.mark.parametrize("profile", sorted((CONF / "profiles").glob("*.yml")), ids=lambda path: path.stem)
-def test_profiles_fit_the_shipped_configuration(profile: Path) -> None:
-    topic = "{format: kafka, bootstrap_servers: 'x:1', topic: t}"
-    sources = [f"streams.{name}.source={topic}" for name in ("impressions", "playbacks")]
-    load_config(CONF / "playback.yml", [*sources, f"@{profile}"])
