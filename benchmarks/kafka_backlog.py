@@ -9,10 +9,8 @@ with all their children) is sampled. The table they make is compared, row by row
 
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,9 +19,13 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.configfile import load_config
-from pipelines.generate.broker import local_broker
-from pipelines.kafka_client import create_topic, produce
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from processes import measured  # noqa: E402
+
+from pipelines.configfile import load_config  # noqa: E402
+from pipelines.generate.broker import local_broker  # noqa: E402
+from pipelines.kafka_client import create_topic, produce  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 START = datetime(2026, 1, 10, 6, tzinfo=timezone.utc)
@@ -56,35 +58,10 @@ def events(stream: str, count: int) -> Iterator[tuple[str, str]]:
         yield who, json.dumps({id: f"{stream[0]}{n}", "event_time": time, "profile_id": who, "title_id": what})
 
 
-def tree_rss(root: int) -> int:
-    """Resident bytes of a process and all its descendants."""
-    parents, sizes = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        parents[int(entry.name)], sizes[int(entry.name)] = int(fields[1]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-    total, ahead = 0, [root]
-    while ahead:
-        process = ahead.pop()
-        total += sizes.get(process, 0)
-        ahead += [child for child, parent in parents.items() if parent == process]
-    return total
-
-
-def run(*words: str) -> tuple[float, int]:
+def run(log: Path, *words: str) -> tuple[float, int]:
     """Seconds, and peak memory in bytes, of a command of Rejoin."""
-    clock, peak = time.monotonic(), 0
-    process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], cwd=ROOT)  # noqa: S603
-    while process.poll() is None:
-        peak = max(peak, tree_rss(process.pid))
-        time.sleep(0.2)
-    if process.returncode:
-        raise SystemExit(f"{words[0]} exited {process.returncode}")
-    return time.monotonic() - clock, peak
+    done = measured([sys.executable, "-m", "pipelines", *words], log, cwd=ROOT)
+    return done.seconds, done.peak
 
 
 def main() -> None:
@@ -111,13 +88,13 @@ def main() -> None:
         print(f"{options.records:,} records produced in {time.monotonic() - clock:.0f} s", flush=True)
         words = [word for each in sets for word in ("--set", each)]
         for command in (("ingest", "--once"), ("join", "--once"), ("settle", "--all")):
-            seconds, peak = run(*command, *words)
+            seconds, peak = run(folder / command[0], *command, *words)
             rate = options.records / seconds
             print(
                 f"{' '.join(command):<14} {seconds:>6.0f} s {rate:>9,.0f} records/s   peak {peak / 2**20:>6,.0f} MiB", flush=True
             )
         for table in ("ledger", "attributed_playbacks"):
-            run("export", table, "--out", f"{folder}/{table.split('_')[0]}.parquet", *words)
+            run(folder / "export", "export", table, "--out", f"{folder}/{table.split('_')[0]}.parquet", *words)
     figures = "query, count(*), max(rows_in), sum(rows_dropped_by_watermark)"
     batches = duckdb.sql(f"SELECT {figures} FROM '{folder}/ledger.parquet' GROUP BY 1 ORDER BY 1").fetchall()
     for query, count, most, dropped in batches:

@@ -107,7 +107,7 @@ def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = Fal
 def first_events(events: DataFrame, streams: Streams) -> DataFrame:
     """Of outcome events those that count by rule 1: one for each (event date, outcome id)."""
     outcome = streams.outcome
-    placed = events.select("*", F.to_date(outcome.event_time).alias("event_date"))
+    placed = events.select("*", *outcome.partition_values())
     return _first(placed, outcome.id, [F.expr(outcome.event_rank()).asc()]).select(*events.columns)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, gaps, instants, references
+from pipelines import cli, durations, gaps, instants, readable, references
 from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
@@ -106,7 +106,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants, references, gaps, driving):
+    for module in (durations, cli, instants, readable, references, gaps, driving):
         assert doctest.testmod(module).failed == 0
 
 

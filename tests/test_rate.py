@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from pipelines.observe.behind import Behind, LeftToSettle, Unread, behind_lines, left_to_settle, waiting
-from pipelines.observe.bounds import about, bound_by, falling_behind
+from pipelines.observe.bounds import bound_by, falling_behind
 from pipelines.observe.ledger import PASSED_OVER
 from pipelines.observe.phases import Laps, note, noted
 from pipelines.observe.rate import Rate, measure, rate_lines
+from pipelines.readable import about
 
 SECOND = 1_000_000
 NOW = 10_000 * SECOND

@@ -106,17 +106,20 @@ def _has(lake: Lake, stream: EventStream, version: int, matters: Column) -> bool
 
 def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -> bool:
     """Whether what has landed after that version is within one micro-batch's limits."""
-    if after >= 0 and lake.version(stream.name) - after > trigger.join_max_files:
+    behind = lake.version(stream.name) - after if after >= 0 else 0
+    if behind > trigger.join_max_files:
         return False  # a commit has one file or more
-    files, size = unread(lake, stream, after)
+    files, size = _appended(lake, stream, after, behind) if after >= 0 else lake.size(stream.name)
     return files <= trigger.join_max_files and size <= trigger.join_max_bytes
 
 
 def unread(lake: Lake, stream: EventStream, after: int) -> tuple[int, int]:
     """Files and bytes of bronze that have landed after a version; all of it for one below 0."""
-    if after < 0:
-        return lake.size(stream.name)
-    behind = lake.version(stream.name) - after
+    return _appended(lake, stream, after, lake.version(stream.name) - after) if after >= 0 else lake.size(stream.name)
+
+
+def _appended(lake: Lake, stream: EventStream, after: int, behind: int) -> tuple[int, int]:
+    """Files and bytes of the latest `behind` versions, those after `after`."""
     if behind <= 0:
         return 0, 0
     name = lake.identifier(stream.name)

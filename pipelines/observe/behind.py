@@ -9,10 +9,10 @@ from pipelines.events import EventStream
 from pipelines.instants import iso
 from pipelines.join.reading import unread
 from pipelines.lake import Lake
-from pipelines.observe.bounds import Finding, about
-from pipelines.observe.lateness import size
+from pipelines.observe.bounds import Finding
 from pipelines.observe.ledger import PASSED_OVER
 from pipelines.observe.rate import RECENT_US
+from pipelines.readable import about, size
 
 _SECOND = 1_000_000
 _Entries = Mapping[str, Mapping[str, Any] | None]

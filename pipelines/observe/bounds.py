@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.observe.rate import OTHER, RECENT_US, Rate
+from pipelines.readable import about
 
 SATURATED = 0.8
 """The busy share from which on a query bounds the pipeline."""
@@ -75,24 +76,6 @@ def falling_behind(rates: Sequence[Rate], *, state_store: str, now: int) -> list
         lag = f"falls behind, by {about((feed - rate.pace) * 60)} of event time a minute"
         found.append(Finding(problem=f"{rate.query} {lag}: busy {rate.utilisation:.0%} of the time; {what}", remedy=helps))
     return found
-
-
-def about(seconds: float) -> str:
-    """A duration for people: `0.4 s`, `95 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
-
-    >>> about(11_100)
-    '3 h 5 min'
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    if minutes < 2 * 1440:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def _runs(rate: Rate, now: int) -> bool:

@@ -44,15 +44,13 @@ def explain(lake: Lake, config: Config, outcome_id: str) -> str:
 
 def _matches(lake: Lake, landed: DataFrame, rule: Rule) -> DataFrame:
     """The exposures that match the first of the landed events, the answer first."""
-    streams = lake.streams
+    streams = lake.streams.under(rule.keys, rule.carry)
     exposure, outcome = streams.exposure, streams.outcome
     one = landed.orderBy(outcome.event_time).limit(1)
-    asked = one.select(*(F.col(k).alias(f"__key_{k}") for k in rule.keys), F.unix_micros(outcome.event_time).alias("__at"))
+    asked = one.select(*outcome.keys_aside(), F.unix_micros(outcome.event_time).alias("__at"))
     rows = lake.read(exposure.name)
     behind = F.col("__at") - F.unix_micros(F.col(exposure.event_time))
-    matches = (behind >= 0) & (behind <= F.lit(micros(rule.window)))
-    for key in rule.keys:
-        matches = matches & (F.col(key) == F.col(f"__key_{key}"))
+    matches = (behind >= 0) & (behind <= F.lit(micros(rule.window))) & exposure.same_keys()
     found = rows.join(F.broadcast(asked), matches, "inner").select(*rows.columns, behind.alias("__behind"))
     best = found.orderBy(F.col("__behind"), F.desc(exposure.id), *(F.desc_nulls_last(c) for c in rule.carry))
     return as_text_times(best.limit(_SHOWN))

@@ -16,6 +16,7 @@ from pipelines.durations import format_duration
 from pipelines.histogram import ENDS, NAMES, Histogram
 from pipelines.instants import iso
 from pipelines.lake import Lake
+from pipelines.readable import size
 
 _DAYS = 30
 _DATES_SHOWN = 7
@@ -236,16 +237,6 @@ def lateness_lines(found: Lateness) -> list[str]:
         last = f", last at {iso(day.changed_at)}" if day.changed_at else ""
         lines.append(f"  {day.date}  {day.rows:>12,} rows  {state}{after}{last}")
     return lines
-
-
-def size(count: int) -> str:
-    """Bytes for people: `1.5 GiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
 
 
 def _ahead(histogram: Histogram, coverage: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -49,6 +49,15 @@ class Entry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Joined(NamedTuple):
+    """The horizon; how many rows the join has ever dropped by watermark (0, unless something is broken); and the time, inclusive,
+    up to which it may not have read all (None: it has read everything). Times are microseconds."""
+
+    horizon: int | None
+    dropped: int
+    passed_over: int | None
+
+
 class Ledger:
     """Appends entries, and answers what the lanes ask of each other."""
 
@@ -69,19 +78,15 @@ class Ledger:
 
     def horizon(self) -> int | None:
         """The time up to which the join has finished (inclusive), in microseconds; None before it has finished any."""
-        return self.joined()[0]
+        return self.joined().horizon
 
-    def joined(self) -> tuple[int | None, int]:
-        """The horizon, and how many rows the join has ever dropped by watermark (0, unless something is broken)."""
+    def joined(self) -> Joined:
+        """How far the join has come."""
         join = self.lake.read("ledger").where(F.col("query").isin("join", PASSED_OVER))
-        row = join.select(F.unix_micros(F.max("horizon")), F.sum("rows_dropped_by_watermark")).collect()[0]
-        return row[0], row[1] or 0
-
-    def passed_over(self) -> int | None:
-        """The time (microseconds, inclusive) up to which the join may not have read all; None where it has read everything."""
-        passed = self.lake.read("ledger").where(F.col("query") == PASSED_OVER)
-        found = passed.select(F.unix_micros(F.max("horizon"))).collect()[0][0]
-        return None if found is None else int(found)
+        passed = F.when(F.col("query") == PASSED_OVER, F.col("horizon"))
+        figures = F.unix_micros(F.max("horizon")), F.sum("rows_dropped_by_watermark"), F.unix_micros(F.max(passed))
+        horizon, dropped, passed_over = join.select(*figures).collect()[0]
+        return Joined(horizon, dropped or 0, passed_over)
 
     def drops(self) -> list[dict[str, Any]]:
         """The join's entries of micro-batches that dropped rows, as `last` gives them."""

@@ -8,8 +8,9 @@ itself takes to write (some tenths of a second each): they are busy a little mor
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import linear_regression, median
+from textwrap import wrap
 from typing import Any
 
 from pipelines.instants import iso
@@ -18,6 +19,7 @@ RECENT_US = 600_000_000
 OTHER = "other"
 
 _SECOND = 1_000_000
+_WIDTH = 98
 _ENOUGH_TO_FIT = 5
 
 
@@ -111,7 +113,8 @@ def rate_lines(rates: Sequence[Rate]) -> list[str]:
             f"  {rate.query:<24} {busy:>6} {_number(rate.processed_per_second):>10} {_number(rate.arriving_per_second):>10} "
             f"{_times(rate.pace):>8} {rate.median:>7.1f} s {rate.last:>7.1f} s"
         )
-        lines += [f"    {text}" for text in _phase_texts(rate)]
+        for text in _phase_texts(rate):
+            lines += wrap(text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
     return lines
 
 
@@ -177,7 +180,7 @@ def _with_arrivals(join: Rate, landed: Sequence[Mapping[str, Any]]) -> Rate:
     """What landed on time during the join's span is what it was asked to take."""
     meanwhile = [e for e in landed if join.since < e["finished_at"] <= join.until]
     on_time = sum((e["rows_out"] or 0) - (e["rows_late"] or 0) for e in meanwhile)
-    return Rate(**{**join.__dict__, "arrived": on_time})
+    return replace(join, arrived=on_time)
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.instants import iso
 from pipelines.lake import Lake
-from pipelines.observe.lateness import size
+from pipelines.readable import size
 from pipelines.reconcile.door import StreamDoor
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation

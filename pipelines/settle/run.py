@@ -46,7 +46,7 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
     started, laps = now_us(), Laps()
     streams = lake.streams
     previous = last_settled(lake)
-    horizon, dropped = Ledger(lake).joined()
+    horizon, dropped, passed_over = Ledger(lake).joined()
     now = Settled(
         run=previous.run + 1,
         exposure_version=lake.version(streams.exposure.name),
@@ -55,7 +55,8 @@ def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> Sett
         all=everything,
         dropped=dropped,
     )
-    window = Window(previous=previous.horizon, horizon=horizon, limit=None if everything else horizon)
+    limit = None if everything else horizon
+    window = Window(previous=previous.horizon, horizon=horizon, limit=limit, passed_over=passed_over)
     laps.lap("bookkeeping")
     looked, written = Looked(), SinkResult(0, 0, 0.0)
     if (everything or horizon is not None) and not _nothing_new(previous, now):
@@ -127,8 +128,7 @@ def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Se
     hot = narrowest_hot_window(lake, last["started_at"] if last else None, config.join.hot_window)
     outcome, exposure = streams.outcome, streams.exposure
     joined = rules.current.holds(F.col(outcome.event_time))
-    if (passed := Ledger(lake).passed_over()) is not None:
-        joined = joined & (F.col(outcome.event_time) > at(passed))
+    joined = joined & window.read(outcome.event_time)
     # Pinned, and so not read again for what is kept of it once this run has written there.
     attributed = lake.read(lake.attributed, lake.version(lake.attributed))
     outcomes = lake.read(outcome.name, now.outcome_version)
@@ -199,6 +199,9 @@ def _settle(lake: Lake, rules: Rules, selected: DataFrame, hours: dict[int, int]
     streams, those = lake.streams, rules.between(min(hours), max(hours) + HOUR_US)
     exposures = lake.read(streams.exposure.name, now.exposure_version)
     pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=those.longest)))
-    asked = first_events(selected.drop("__cause"), streams)
-    candidates = lake_candidates(asked, pruned, streams, those, sum(hours.values()))
-    return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp, first_events=True)
+    asked = first_events(selected.drop("__cause"), streams).persist()
+    try:
+        candidates = lake_candidates(asked, pruned, streams, those, sum(hours.values()))
+        return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp, first_events=True)
+    finally:
+        asked.unpersist()

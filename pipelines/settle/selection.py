@@ -30,12 +30,14 @@ from pipelines.lake import at
 class Window:
     """The outcomes that may have become final: `previous < event_time <= limit` (microseconds; None is unbounded).
 
-    `horizon` is the join's; the limit is the same, or none where all is to be settled.
+    `horizon` is the join's; the limit is the same, or none where all is to be settled. Of outcomes at or below `passed_over` the
+    join may not have read all that matters (`pipelines.join.backlog`).
     """
 
     previous: int | None
     horizon: int | None
     limit: int | None
+    passed_over: int | None = None
 
     def reached(self, column: str) -> Column:
         return F.lit(True) if self.limit is None else F.col(column) <= at(self.limit)
@@ -56,6 +58,10 @@ class Window:
     def pending(self, column: str) -> Column:
         """Whether the join has not finished with the outcome yet, so that it may well have no row."""
         return F.lit(True) if self.horizon is None else F.col(column) > at(self.horizon)
+
+    def read(self, column: str) -> Column:
+        """Whether the join has read all that matters for outcomes of that time, or will have."""
+        return F.lit(True) if self.passed_over is None else F.col(column) > at(self.passed_over)
 
     def already(self, column: str) -> Column:
         return F.lit(False) if self.previous is None else F.col(column) <= at(self.previous)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.durations import format_duration
+from pipelines.readable import size
 from pipelines.sizing.advice import Advice, advise
 from pipelines.sizing.costs import MEASURED, Costs
 from pipelines.sizing.demand import Demand
@@ -159,15 +160,3 @@ def _cores(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     return format_duration(timedelta(seconds=seconds))
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    >>> size(3 * 2**40)
-    '3.0 TiB'
-    """
-    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value, _ = value / 1024, units.pop(0)
-    return f"{value:,.0f} B" if units[0] == "B" else f"{value:,.1f} {units[0]}"

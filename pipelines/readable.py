@@ -1,0 +1,31 @@
+"""Figures as people read them; where a program reads them, they stay numbers."""
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    >>> size(3 * 2**40)
+    '3.0 TiB'
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, _ = value / 1024, units.pop(0)
+    return f"{value:,.0f} B" if units[0] == "B" else f"{value:,.1f} {units[0]}"
+
+
+def about(seconds: float) -> str:
+    """A duration for people: `0.4 s`, `95 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
+
+    >>> about(11_100)
+    '3 h 5 min'
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 2 * 1440:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
