@@ -1,4 +1,7 @@
 .DEFAULT_GOAL := help
+# Two tests at once, each worker with one Spark session for all of its tests: one session by itself keeps one core and a half busy.
+WORKERS = -n 2 --dist worksteal
+
 .PHONY: help setup broker demo demo-kafka test slow soak bench lint format lock clean
 
 help: ## What can be made
@@ -17,10 +20,10 @@ demo-kafka: broker ## The same through a Kafka broker that is started for it
 	@.venv/bin/rejoin demo --kafka $(ARGS)
 
 test: setup ## The test suite (ARGS="-k name" for a part)
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
 slow: broker ## The longer proofs: whole processes, kills, more examples
-	@.venv/bin/python -m pytest -m slow $(ARGS)
+	@.venv/bin/python -m pytest $(WORKERS) -m slow $(ARGS)
 
 soak: setup ## Random histories against the oracle, for as long as it takes (a hundred, some hours)
 	@.venv/bin/python -m pytest -m soak $(ARGS)

@@ -18,14 +18,20 @@ from tests.replay import Replay
 CONF = Path(__file__).parent.parent / "conf"
 
 
-# Hundreds of small plans over a handful of rows: compiling each costs more than running it. The tests that start whole processes,
-# and the demo, run generated code, as users do.
-INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+# Hundreds of small plans over a handful of rows: compiling each, or planning it anew between its stages, costs more than running
+# it. The tests that start whole processes, and the demo, run as users do.
+FOR_FEW_ROWS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.default.parallelism": "1",
+}
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = spark_session(SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="3g", conf=INTERPRETED))
+    session = spark_session(SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="3g", conf=FOR_FEW_ROWS))
     yield session
     session.stop()
 

@@ -3,52 +3,30 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
+from tests.processes import PATIENCE_SECONDS, Process, group_of_processes, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(300)]
-
-ROOT = Path(__file__).parent.parent
-Start = Callable[..., "subprocess.Popen[str]"]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts a command over a pipeline, in a process group of its own, which does not outlive the test."""
-    running: list[subprocess.Popen[str]] = []
+def start() -> Iterator[Callable[..., Process]]:
+    """Starts a command over a pipeline."""
 
-    def go(command: str, pipeline: KafkaReplay, *sets: str) -> subprocess.Popen[str]:
+    def words(pipeline: KafkaReplay) -> list[str]:
         own = ("trigger.every=1s", "settle.every=5s", "spark.shuffle_partitions=2", "spark.driver_memory=1g")
-        words = [word for each in (*pipeline.overrides, *own, *sets) for word in ("--set", each)]
-        args = [sys.executable, "-m", "pipelines", command, *words]
-        running.append(
-            subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        )
-        return running[-1]
+        return [word for each in (*pipeline.overrides, *own) for word in ("--set", each)]
 
-    yield go
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
+    with group_of_processes() as launch:
+        yield lambda command, pipeline: launch(command, *words(pipeline))
 
 
 def landed(pipeline: KafkaReplay, stream: str) -> int:
@@ -73,7 +51,7 @@ LOSSES = [
 
 @pytest.mark.parametrize(("lose", "said"), LOSSES, ids=["retention", "made anew"])
 def test_a_loss_while_ingest_runs_ends_it_with_one_line(
-    kafka: Callable[..., KafkaReplay], start: Start, lose: Callable[[KafkaReplay], None], said: str
+    kafka: Callable[..., KafkaReplay], start: Callable[..., Process], lose: Callable[[KafkaReplay], None], said: str
 ) -> None:
     pipeline = kafka()
     for stream, events in zip(("impressions", "playbacks"), day(0, 40), strict=True):
@@ -84,13 +62,15 @@ def test_a_loss_while_ingest_runs_ends_it_with_one_line(
     os.killpg(process.pid, signal.SIGSTOP)
     lose(pipeline)
     os.killpg(process.pid, signal.SIGCONT)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out, len(err.splitlines())) == (2, "", 1), err
     assert re.search(rf"rejoin: streams\.playbacks\.source: {said} .*`rejoin accept-gap playbacks`", err)
     assert landed(pipeline, "playbacks") == 40
 
 
-def test_a_broker_that_is_stopped_and_killed_while_all_runs(kafka: Callable[..., KafkaReplay], start: Start) -> None:
+def test_a_broker_that_is_stopped_and_killed_while_all_runs(
+    kafka: Callable[..., KafkaReplay], start: Callable[..., Process]
+) -> None:
     pipeline = kafka()
     impressions: list[Any] = []
     playbacks: list[Any] = []
@@ -118,7 +98,7 @@ def test_a_broker_that_is_stopped_and_killed_while_all_runs(kafka: Callable[...,
     # Not "until it is equal": what lands twice must show below, and not as a wait without end.
     until(lambda: all(landed(pipeline, stream) >= len(playbacks) for stream in ("impressions", "playbacks")), process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     pipeline.join()
     pipeline.settle(everything=True)
@@ -128,9 +108,7 @@ def test_a_broker_that_is_stopped_and_killed_while_all_runs(kafka: Callable[...,
     assert pipeline.reconcile().agrees
 
 
-def again_where_it_gave_up(
-    process: "subprocess.Popen[str]", restart: Callable[[], "subprocess.Popen[str]"]
-) -> "subprocess.Popen[str]":
+def again_where_it_gave_up(process: Process, restart: Callable[[], Process]) -> Process:
     """Spark waits for a broker for a while, and may then give up: with one line, and a restart goes on."""
     if process.poll() is None:
         return process

@@ -3,8 +3,6 @@
 import json
 import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +24,10 @@ from pipelines.ingest.kafka import read_kafka
 from pipelines.jobs.ingest import ingest
 from pipelines.kafka_client import create_topic, produce
 from pipelines.lake import Lake
+from tests import processes
 from tests.builders import play, shown
+from tests.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
 # With all that needs escaping on its way to Java.
@@ -130,8 +129,7 @@ def send(conf: Path) -> None:
 
 def rejoin(*words: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process."""
-    command = [sys.executable, "-m", "pipelines", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    done = processes.rejoin(*words)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -225,12 +223,10 @@ REFUSALS: list[tuple[dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "message"), REFUSALS, ids=[str(changed) for changed, _ in REFUSALS])
-def test_a_refusal_is_one_line_and_soon(tmp_path: Path, secured: Secured, changed: dict[str, str | None], message: str) -> None:
+def test_a_refusal_is_one_line(tmp_path: Path, secured: Secured, changed: dict[str, str | None], message: str) -> None:
     other = {name: str(secured.other_ca) if value == "OTHER" else value for name, value in changed.items()}
     conf = written(tmp_path, secured, **other)
-    clock = time.monotonic()
     code, out, err = rejoin("generate", "--impressions", 10, "--playbacks", 10, "--conf", conf)
-    assert time.monotonic() - clock < 15
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert re.search(r"rejoin: streams.impressions.source.*" + message, err), err
 

@@ -14,7 +14,7 @@ from pipelines.lake import Lake
 from pipelines.reconcile.run import Range
 from tests import oracle
 from tests.builders import play, shown
-from tests.conftest import INTERPRETED
+from tests.conftest import FOR_FEW_ROWS
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +152,7 @@ def compiled(spark: SparkSession) -> Iterator[None]:
     spark.conf.set("spark.sql.codegen.wholeStage", "true")
     spark.conf.set("spark.sql.codegen.factoryMode", "CODEGEN_ONLY")
     yield
-    for name, value in INTERPRETED.items():
+    for name, value in FOR_FEW_ROWS.items():
         spark.conf.set(name, value)
 
 

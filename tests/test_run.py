@@ -3,20 +3,16 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import oracle
 from tests.builders import play, shown
-
-REJOIN = Path(sys.executable).parent / "rejoin"
+from tests.processes import PATIENCE_SECONDS, Process, group_of_processes, until
 
 
 def minute(m: int) -> str:
@@ -24,35 +20,19 @@ def minute(m: int) -> str:
 
 
 @pytest.fixture
-def start(replay: Any) -> Iterator[Callable[[Any], subprocess.Popen[str]]]:
-    """Starts `rejoin run` in a process group of its own, which does not outlive the test."""
-    running: list[subprocess.Popen[str]] = []
+def start() -> Iterator[Callable[[Any], Process]]:
+    """Starts `rejoin run` over a pipeline."""
 
-    def go(pipeline: Any) -> subprocess.Popen[str]:
+    def words(pipeline: Any) -> list[str]:
         sets = [f"lake={pipeline.root}/lake", "trigger.every=1s", "settle.every=5s", "spark.shuffle_partitions=2"]
         sets += [f"streams.{s}.source.path={pipeline.root}/landing/{s}" for s in ("impressions", "playbacks")]
-        args = [str(REJOIN), "run", *(word for s in sets for word in ("--set", s))]
-        process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        running.append(process)
-        return process
+        return [word for s in sets for word in ("--set", s)]
 
-    yield go
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def until(condition: Callable[[], bool], seconds: float, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(1)
+    with group_of_processes() as launch:
+        yield lambda pipeline: launch("run", *words(pipeline))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None:
     pipeline = replay()
     impressions: list[Any] = []
@@ -73,17 +53,17 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
 
     wave(0)
     process = start(pipeline)
-    until(landed, 120, process)
+    until(landed, process)
     wave(1)
     time.sleep(3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wave(2)
     process = start(pipeline)
-    until(landed, 120, process)
+    until(landed, process)
     wave(3)
     wave(4)
-    until(landed, 60, process)
+    until(landed, process)
     last = max(oracle.micros(e["event_time"]) for e in playbacks) - 600_000_000
 
     def horizon() -> bool:
@@ -91,10 +71,10 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
         return max((r["horizon"] for r in rows), default=0) >= last
 
     # The sources are quiet now: heartbeats bring the horizon up to the door.
-    until(horizon, 120, process)
+    until(horizon, process)
     # To the whole group, as who stops a service does: the JVM may go before Python has said goodbye to it.
     os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out, err) == (0, "", "")
     pipeline.settle(everything=True)
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))

@@ -1,0 +1,52 @@
+"""Commands of Rejoin as processes of their own. The limits here keep a test from hanging for ever; they claim nothing of speed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+REJOIN = Path(sys.executable).parent / "rejoin"
+PATIENCE_SECONDS = 300
+
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+def rejoin(*words: object) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    command = [str(REJOIN), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=PATIENCE_SECONDS)
+
+
+@contextmanager
+def group_of_processes() -> Iterator[Start]:
+    """Starts commands, each in a process group of its own, which does not outlive the context."""
+    running: list[Process] = []
+
+    def start(*words: object) -> Process:
+        command = [str(REJOIN), *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, **pipes))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def until(condition: Callable[[], bool], process: Process) -> None:
+    """Wait for what the process is to bring about."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
