@@ -1,4 +1,4 @@
-"""Commands of Rejoin as processes of their own. The limits here keep a test from hanging for ever; they claim nothing of speed."""
+"""Commands of Rejoin as processes of their own. The limits here keep a test from hanging for ever; they claim no speed."""
 
 import os
 import signal
