@@ -222,7 +222,11 @@ def reconcile(
     date: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="One event date (UTC).")] = None,
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First event date.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last event date, inclusive.")] = None,
+    since_last: Annotated[
+        bool, typer.Option("--since-last", help="The dates that may differ since the last run that agreed.")
+    ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Make the table what batch says, then verify again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what --repair would do, and change nothing.")] = False,
     output: Annotated[Format, typer.Option("--format", help="What is printed; the files are always all written.")] = Format.text,
     conf: Conf = None,
     sets: Set = None,
@@ -233,20 +237,23 @@ def reconcile(
     Exits 0 where they agree, 1 where differences remain.
     """
     from pipelines.jobs.reconcile import run_reconcile
-    from pipelines.reconcile.report import to_json, to_text
+    from pipelines.reconcile.report import planned, to_json, to_text
     from pipelines.reconcile.run import Range
 
     if date and (first or last):
         raise ConfigError("--date: cannot go with --from or --to; give one date, or a range")
     if first and last and first > last:
         raise ConfigError("--from: lies after --to")
-    span = Range(first=_day(date or first), last=_day(date or last))
+    if since_last and (date or first or last):
+        raise ConfigError("--since-last: cannot go with --date, --from or --to; it finds the dates itself")
+    span = None if since_last else Range(first=_day(date or first), last=_day(date or last))
     config = _configuration(conf, sets)
-    result, page = run_reconcile(_lake(config, debug), config, span, fix=repair)
+    result, page = run_reconcile(_lake(config, debug), config, span, fix=repair and not dry_run)
     if output is Format.json:
         typer.echo(to_json(result))
     else:
-        typer.echo(f"{to_text(result)}\n\n  report     {page}")
+        plan = f"\n\n  {planned(result)}" if dry_run else ""
+        typer.echo(f"{to_text(result)}{plan}\n\n  report     {page}")
     raise typer.Exit(0 if result.agrees else 1)
 
 

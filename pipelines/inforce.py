@@ -45,6 +45,10 @@ class Rule:
         above = F.lit(True) if self.after is None else event_time > at(self.after)
         return above if self.until is None else above & (event_time <= at(self.until))
 
+    def for_all(self) -> "Rule":
+        """The same for outcomes of any time."""
+        return replace(self, after=None, until=None)
+
 
 @dataclass(frozen=True)
 class Rules:

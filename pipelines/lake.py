@@ -25,6 +25,19 @@ from pipelines.schemas import TableSpec, table_specs
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
+# What DESCRIBE HISTORY calls commits that neither add rows nor take any away.
+NO_DATA_CHANGE = (
+    "ADD CONSTRAINT",
+    "ADD COLUMNS",
+    "CHANGE COLUMN",
+    "SET TBLPROPERTIES",
+    "UPGRADE PROTOCOL",
+    "OPTIMIZE",
+    "VACUUM START",
+    "VACUUM END",
+)
+MENDED = "rejoin.mended"
+"""In the metadata of commits that took copies out of bronze, and added nothing."""
 _OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
@@ -206,6 +219,15 @@ class Lake:
             if self.exists(table):
                 raise
             return -1
+
+    def has_grown(self, table: str, after: int) -> bool:
+        """Whether rows may have been appended since a version; where the log no longer tells, they may."""
+        commits = self.version(table) - after
+        if commits <= 0:
+            return False
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {commits}")
+        mended = F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
+        return history.where(F.col("operation").isin(*NO_DATA_CHANGE) | mended).count() < commits
 
     def table_id(self, table: str) -> str:
         """What the table's log, and the offsets of streams over it, call it."""

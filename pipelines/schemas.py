@@ -80,6 +80,8 @@ DIFFS_SCHEMA = StructType(
         StructField("columns", StringType()),
         StructField("stream_row", StringType()),
         StructField("batch_row", StringType()),
+        StructField("cause", StringType()),
+        StructField("detail", StringType()),
     ]
 )
 

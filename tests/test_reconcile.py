@@ -1,13 +1,24 @@
 """Reconcile finds every planted fault in its class, exactly counted, and repairs it."""
 
+import contextlib
 import json
+import socket
+import subprocess
+import sys
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from pipelines.reconcile.report import to_dict, to_html, to_text
+from pipelines.errors import RejoinError
+from pipelines.instants import now_us
+from pipelines.jobs.reconcile import run_reconcile
+from pipelines.observe.ledger import Entry, Ledger
+from pipelines.reconcile import lock
+from pipelines.reconcile.lock import only_one
+from pipelines.reconcile.report import planned, to_dict, to_html, to_text
 from pipelines.reconcile.run import Range
+from pipelines.reconcile.since import since_last
 from tests import oracle
 from tests.builders import play, shown
 
@@ -55,6 +66,9 @@ def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -
     columns = {name: n for hour in found.hours for name, n in hour.columns.items()}
     assert columns == {"exposure_id": 1, "exposure_position": 1, "device": 1}
     assert not found.account.balances
+    assert found.causes == {"table_changed": 7}
+    assert {row["class"]: row["detail"].split(" at ")[0] for row in found.sample}["extra"] == "version 9, UPDATE"
+    assert planned(found).startswith("--repair would write the batch answer of what differs (missing 2, extra 1, ")
 
     repaired = pipeline.reconcile(fix=True)
     assert (repaired.verdict, differences(repaired), repaired.before_repair["missing"]) == ("repaired", {}, 2)
@@ -120,3 +134,90 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
     history = pipeline.rows("reconciliations")
     assert [row["verdict"] for row in history] == ["differs"]
     assert [row["columns"] for row in pipeline.rows("reconciliation_diffs")] == ["device"]
+
+
+COPIES = [
+    # By ingest, from a checkpoint that was lost: the same lines at a later time. By hand: the same rows, ingest time and all.
+    ("SELECT {later} FROM {t} WHERE {file}", 1),
+    ("SELECT * FROM {t} WHERE {file}", 1),
+    ("SELECT * FROM {t} WHERE {file} UNION ALL SELECT * FROM {t} WHERE {file}", 2),
+]
+
+
+@pytest.mark.parametrize(("copy", "times"), COPIES)
+def test_a_landing_file_that_stands_twice_in_bronze_is_found_and_taken_out(replay: Any, copy: str, times: int) -> None:
+    pipeline = replay()
+    # What came twice by itself is no copy; nor are two lines of a file that are the same.
+    pipeline.wave([*IMPRESSIONS, IMPRESSIONS[0]], PLAYBACKS)
+    pipeline.wave([IMPRESSIONS[1], IMPRESSIONS[1]], NEXT_DAY)
+    pipeline.join()
+    pipeline.settle(everything=True)
+    assert pipeline.reconcile().verdict == "agrees"
+    table = pipeline.lake.identifier("impressions")
+    before = sorted(map(str, pipeline.rows("impressions")))
+    given = {"ingest_time": "ingest_time + INTERVAL 5 MINUTES", "ingest_batch": "9"}
+    later = ", ".join(given.get(name, f"`{name}`") for name in pipeline.read("impressions").columns)
+    rows = copy.format(t=table, file="source LIKE '%file-0001%'", later=later)
+    pipeline.lake.spark.sql(f"INSERT INTO {table} {rows}")
+    found = pipeline.reconcile()
+    door = next(door for door in found.doors if door.stream == "impressions")
+    assert (found.verdict, door.files_ingested_twice, door.rows_copied) == ("differs", 1, 9 * times)
+    assert planned(found) == f"--repair would take copied rows out of bronze (impressions {9 * times})"
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.verdict, repaired.copies_removed, repaired.pins.bound) == ("repaired", 9 * times, None)
+    assert sorted(map(str, pipeline.rows("impressions"))) == before
+    # The join's stream goes on over the commit that took rows away.
+    pipeline.wave([shown("after", "2026-01-11T01:00:00Z")], [play("after", "2026-01-11T01:01:00Z")])
+    pipeline.join()
+    pipeline.settle(everything=True)
+    assert pipeline.answers()["after"] == ("after", "join")
+    assert pipeline.reconcile().verdict == "agrees"
+
+
+def test_causes_are_proven_or_unknown(replay: Any) -> None:
+    pipeline = replay()
+    pipeline.wave(IMPRESSIONS, PLAYBACKS)
+    pipeline.wave([shown("late", "08:10")], [play("late", "08:15"), *NEXT_DAY])
+    pipeline.join()
+    unsettled = pipeline.reconcile()
+    # The two days between the newest events and the others make all of the first wave final, and the second late.
+    assert unsettled.causes["late_exposure"] >= 1
+    assert unsettled.causes["late_outcome"] == 1
+    pipeline.settle(everything=True)
+    assert pipeline.reconcile().causes == {}
+    # As a bug of a lane would: by a MERGE, like any lane.
+    table = pipeline.lake.identifier("attributed_playbacks")
+    pipeline.lake.spark.sql(
+        f"MERGE INTO {table} USING (SELECT 'p3' AS id) ON playback_id = id WHEN MATCHED THEN UPDATE SET exposure_id = 'i0'"
+    )
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('playbacks')} WHERE playback_id = 'p5'")
+    found = pipeline.reconcile()
+    assert found.causes == {"bronze_changed": 1, "unknown": 1}
+    assert [(row["outcome_id"], row["cause"]) for row in found.sample] == [("p3", "unknown"), ("p5", "bronze_changed")]
+    assert [row["cause"] for row in pipeline.rows("reconciliation_diffs", f"run_id = '{found.run_id}'")].count("unknown") == 1
+
+
+def test_since_last_begins_where_something_may_differ(pipeline: Any) -> None:
+    assert since_last(pipeline.lake) == Range()
+    assert pipeline.reconcile().agrees
+    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 11)), "the last date that was seen"
+    sql(pipeline, "UPDATE {t} SET exposure_id = 'i0', updated_at = current_timestamp() WHERE playback_id = 'p1'")
+    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 10))
+    result, _ = run_reconcile(pipeline.lake, pipeline.config, None, fix=True)
+    assert (result.verdict, result.range) == ("repaired", Range(first=date(2026, 1, 10)))
+    pipeline.wave([shown("old", "2026-01-09T20:00:00Z")], [])
+    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 9))
+
+
+def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
+    with only_one(pipeline.lake), pytest.raises(RejoinError, match=r"another reconciliation .* is running \(process \d+ on "):
+        pipeline.reconcile()
+    assert pipeline.reconcile().agrees
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    far = now_us() + 10**9
+    for host, process, free in (("elsewhere", 1, False), (socket.gethostname(), int(ended.stdout), True)):
+        last = max(entry["batch"] for entry in Ledger(pipeline.lake).entries(lock.QUERY))
+        detail = {"until_us": far, "host": host, "process": process}
+        Ledger(pipeline.lake).write([Entry(query=lock.QUERY, batch=last + 1, detail=detail)])
+        with contextlib.nullcontext() if free else pytest.raises(RejoinError, match="on elsewhere"):
+            assert pipeline.reconcile().agrees

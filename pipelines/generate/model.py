@@ -22,10 +22,13 @@ DAY = 86_400 * SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class DayModel:
-    """What to generate: events of the first `hours` of a day, into which its course is then pressed. Shares are of all events of
-    a stream; times are as the field names say. `profiles` (None: one for thirty
-    impressions) and `titles` are how many there are; `zipf` is the exponent of the titles' popularity, and twice that of how
-    busy profiles are: nobody sees as much as the most popular title is seen."""
+    """What to generate: events of the first `hours` of a day, into which its course is then pressed.
+
+    Shares are of all events of a stream; times are as the field names say. `profiles` (None: one for thirty impressions) and
+    `titles` are how many there are; `zipf` is the exponent of the titles' popularity, and twice that of how busy profiles are:
+    nobody sees as much as the most popular title is seen. A twin is the same title in another row of the page, shown in the same
+    instant; an instant outcome comes in the very millisecond of its impression (it starts by itself).
+    """
 
     day: date
     hours: float = 24.0
@@ -38,6 +41,8 @@ class DayModel:
     median_delay: timedelta = timedelta(minutes=3)
     delay_sigma: float = 1.96  # ln(30 min / 3 min) / 1.175: some 88 % within 30 minutes
     search_share: float = 0.1
+    twin_share: float = 0.04
+    instant_share: float = 0.01
     late_share: float = 0.01
     duplicate_share: float = 0.005
     malformed_share: float = 0.001
@@ -68,6 +73,9 @@ def generate_day(model: DayModel, config: Config) -> Day:
     again = rng.integers(0, max(1, first), model.impressions - first)
     once = start + _daytime(rng, first, model.hours)
     minutes_later = (rng.exponential(20 * 60, len(again)) * 1000).astype(np.int64) * 1000
+    # Draws of their own, so that everything else of a seed stays what it is without them.
+    edges = np.random.Generator(np.random.PCG64([model.seed, 1]))
+    minutes_later[edges.random(len(again)) < 2 * model.twin_share] = 0
     shown = np.concatenate([once, once[again] + minutes_later]) if first else once
     profiles = model.profiles or max(2_000, model.impressions // 30)
     profile, title = _zipf(rng, first, profiles, model.zipf / 2), _zipf(rng, first, model.titles, model.zipf)
@@ -77,6 +85,7 @@ def generate_day(model: DayModel, config: Config) -> Day:
     cause = rng.integers(0, max(1, model.impressions), model.playbacks)
     delay = np.exp(rng.normal(np.log(model.median_delay.total_seconds()), model.delay_sigma, model.playbacks)) * SECOND
     delay = np.minimum(delay, 6 * 3600 * SECOND).astype(np.int64) // 1000 * 1000
+    delay[edges.random(model.playbacks) < model.instant_share] = 0
     searched = rng.random(model.playbacks) < model.search_share
     if model.impressions == 0:
         searched[:] = True

@@ -6,22 +6,32 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.lake import Lake
+from pipelines.reconcile.lock import only_one
 from pipelines.reconcile.report import write_files, write_history
 from pipelines.reconcile.run import Range, Reconciliation, reconcile
+from pipelines.reconcile.since import since_last
 
 
 def run_reconcile(
-    lake: Lake, config: Config, span: Range, *, fix: bool = False, say: Callable[[str], None] = lambda _: None
+    lake: Lake,
+    config: Config,
+    span: Range | None,
+    *,
+    fix: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Reconciliation, Path]:
-    """Reconcile `span`, write the reports and the history; the result and the path of the HTML page."""
+    """Reconcile `span` (None: what may differ since the last run that agreed), write the reports and the history; the result and
+    the path of the HTML page. Raises RejoinError where another run of this lake has not ended."""
     lake.require(*(stream.name for stream in lake.streams.both), lake.attributed)
     lake.require_as_configured()
     lake.ensure("quarantine", "ledger")
     lake.as_tables_have()
     reports = report_directory(lake, config)
-    result = reconcile(lake, config, span, fix=fix, reports=reports, say=say)
-    page = write_files(result, reports)
-    write_history(lake, result, page)
+    with only_one(lake):
+        dates = since_last(lake) if span is None else span
+        result = reconcile(lake, config, dates, fix=fix, reports=reports, say=say)
+        page = write_files(result, reports)
+        write_history(lake, result, page)
     return result, page
 
 

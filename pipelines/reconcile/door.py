@@ -9,20 +9,22 @@ from operator import add, and_, or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.events import Streams
+from pipelines.events import EventStream, Streams
 from pipelines.gaps import Acceptance, accepted
 from pipelines.lake import Lake, at
+from pipelines.reconcile.copies import copied_files
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
-    """Rows and files of one stream in bronze as pinned; and, of a stream from Kafka, what all its offsets say."""
+    """Rows and files of one stream in bronze as it is now, `rows_copied` of them too many; of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
     late: int
     files: int
     files_ingested_twice: int
+    rows_copied: int
     quarantined: dict[str, int]
     offsets: "Offsets"
 
@@ -58,21 +60,23 @@ class Account:
         return self.landed == self.attributed + self.pending
 
 
-def stream_door(lake: Lake, stream: str, bronze: DataFrame, *, from_kafka: bool) -> StreamDoor:
-    """What bronze (pinned, in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
-    # A file is one commit's: rows of one file with two ingest times are of a file that was ingested twice.
-    files = bronze.where("source_partition IS NULL").groupBy("source").agg(F.count_distinct("ingest_time").alias("times"))
-    totals = bronze.agg(F.count("*"), F.count_if(F.col("late"))).collect()[0]
-    seen = files.agg(F.count("*"), F.count_if(F.col("times") > 1)).collect()[0]
-    reasons = lake.read("quarantine").where(F.col("stream") == stream).groupBy("reason").count().orderBy("reason").collect()
+def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, *, from_kafka: bool) -> StreamDoor:
+    """What bronze (in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
+    from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
+    figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
+    accepted, late, files = bronze.agg(*figures).collect()[0]
+    copied = copied_files(lake, stream, bronze)
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
     return StreamDoor(
-        stream=stream,
-        accepted=totals[0],
-        late=totals[1],
-        files=seen[0],
-        files_ingested_twice=seen[1],
+        stream=stream.name,
+        accepted=accepted,
+        late=late,
+        files=files,
+        files_ingested_twice=len(copied),
+        rows_copied=sum(each.surplus for each in copied),
         quarantined={row["reason"]: row["count"] for row in reasons},
-        offsets=_offsets(lake, stream) if from_kafka else Offsets(),
+        offsets=_offsets(lake, stream.name) if from_kafka else Offsets(),
     )
 
 

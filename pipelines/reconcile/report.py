@@ -36,7 +36,9 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "counts": run.counts,
         "differences": run.differences,
         "repaired": run.repaired,
+        "copies_removed": run.copies_removed,
         "before_repair": run.before_repair,
+        "causes": run.causes,
         "account": {**asdict(run.account), "balances": run.account.balances, "unattributed": run.unattributed},
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
@@ -69,11 +71,24 @@ def to_text(run: Reconciliation) -> str:
         )
     lines += ["", "  class                        rows"]
     lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
+    if run.causes:
+        lines += ["", f"  because of: {', '.join(f'{name} {count:,}' for name, count in run.causes.items())}"]
     if run.repaired:
         before = ", ".join(f"{name} {count:,}" for name, count in run.before_repair.items() if count)
         lines += ["", f"  repaired {run.repaired:,} outcomes ({before})"]
+    if run.copies_removed:
+        lines += ["", f"  took {run.copies_removed:,} copied rows out of bronze"]
     lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
     return "\n".join(lines)
+
+
+def planned(run: Reconciliation) -> str:
+    """What a repair of what was found would do, in one line."""
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
+    copies = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_copied + d.offsets.twice))
+    parts = [f"write the batch answer of what differs ({outcomes})"] if outcomes else []
+    parts += [f"take copied rows out of bronze ({copies})"] if copies else []
+    return f"--repair would {' and '.join(parts)}" if parts else "--repair would change nothing"
 
 
 def to_html(run: Reconciliation) -> str:
@@ -129,7 +144,7 @@ def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
     frame = frame.withColumn("run_date", F.to_date("finished_at"))
     lake.append("reconciliations", frame.select(*RECONCILIATIONS_SCHEMA.names))
     if run.sample:
-        names = ("class", "outcome_id", "event_time", "columns", "stream_row", "batch_row")
+        names = ("class", "outcome_id", "event_time", "columns", "stream_row", "batch_row", "cause", "detail")
         types = [StructField(n, LongType() if n == "event_time" else StringType()) for n in names]
         diffs = lake.spark.createDataFrame([tuple(r[n] for n in names) for r in run.sample], StructType(types))
         diffs = diffs.withColumn("event_time", F.timestamp_micros("event_time")).withColumn("run_id", F.lit(run.run_id))

@@ -22,6 +22,8 @@ from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.lateness import Lateness, read_lateness
 from pipelines.reconcile.batch import attribute, outcome_events
+from pipelines.reconcile.causes import Cause, Pinned, with_causes
+from pipelines.reconcile.copies import take_out_copies
 from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
 from pipelines.reconcile.expectations import Bound, Check, validate
@@ -60,12 +62,14 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Pins:
-    """What was read: table versions, and the bound of event time (microseconds, inclusive; None: every outcome)."""
+    """What was read: table versions, the bound of event time (microseconds, inclusive; None: every outcome), and whether settle
+    has ever run."""
 
     exposure_version: int
     outcome_version: int
     attributed_version: int
     bound: int | None
+    settled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,9 @@ class Reconciliation:
     checks: list[Check]
     unattributed: int
     repaired: int
+    copies_removed: int
     before_repair: dict[str, int]
+    causes: dict[str, int]
     sample: list[dict[str, str]]
     lateness: Lateness
 
@@ -105,7 +111,7 @@ class Reconciliation:
     def verdict(self) -> str:
         if not self.agrees:
             return "differs"
-        return "repaired" if self.repaired else "agrees"
+        return "repaired" if self.repaired or self.copies_removed else "agrees"
 
 
 def reconcile(
@@ -115,10 +121,13 @@ def reconcile(
     started = now_us()
     say("computing the batch answer")
     run = _compare(lake, config, span)
-    first, repaired, repairs = run, 0, 0
+    first, repaired, repairs, copies = run, 0, 0, 0
     try:
-        while fix and repairs < _MAX_REPAIRS and any(hour.differences for hour in run.hours):
+        say("explaining what differs")
+        causes, sample = _explained(lake, config, run)
+        while fix and repairs < _MAX_REPAIRS and run.repairable:
             say("repairing")
+            copies += sum(take_out_copies(lake, stream) for stream in lake.streams.both)
             repaired += repair(lake, run.compared)
             repairs += 1
             say("verifying again")
@@ -126,7 +135,6 @@ def reconcile(
             if run is not first:
                 run.compared.unpersist()
             run = again
-        sample = _sample(first.compared, config.reconcile.sample)
         say("checking expectations")
         result = Reconciliation(
             run_id=datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6],
@@ -141,7 +149,9 @@ def reconcile(
             checks=[],
             unattributed=run.unattributed,
             repaired=repaired,
+            copies_removed=copies,
             before_repair=_total(first.hours) if repaired else {},
+            causes=causes,
             sample=sample,
             lateness=read_lateness(lake, config),
         )
@@ -156,10 +166,16 @@ def reconcile(
 class _Comparison:
     pins: Pins
     compared: DataFrame
+    bronze: tuple[DataFrame, DataFrame]
     hours: list[HourSummary]
     account: Account
     doors: list[StreamDoor]
     unattributed: int
+
+    @property
+    def repairable(self) -> bool:
+        """Whether rows differ, or stand in bronze more than once."""
+        return any(h.differences for h in self.hours) or any(d.files_ingested_twice or d.offsets.twice for d in self.doors)
 
 
 def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
@@ -205,30 +221,61 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
     doors = [
         stream_door(
             lake,
-            stream.name,
-            bronze.where(span.holds(F.col("event_date"))),
+            stream,
+            lake.read(stream.name).where(span.holds(F.col("event_date"))),
             from_kafka=isinstance(config.streams[stream.name].source, KafkaSource),
         )
-        for stream, bronze in ((outcome, bronze_outcomes), (exposure, bronze_exposures))
+        for stream in (outcome, exposure)
     ]
-    return _Comparison(pins=pins, compared=compared, hours=hours, account=books, doors=doors, unattributed=unattributed)
+    return _Comparison(
+        pins=pins,
+        compared=compared,
+        bronze=(bronze_outcomes, bronze_exposures),
+        hours=hours,
+        account=books,
+        doors=doors,
+        unattributed=unattributed,
+    )
+
+
+def _explained(lake: Lake, config: Config, run: _Comparison) -> tuple[dict[str, int], list[dict[str, str]]]:
+    """How many rows differ for which cause, and a sample of them."""
+    if not any(hour.differences for hour in run.hours):
+        return {}, []
+    differing = run.compared.where(F.col("class") != DiffClass.MATCHED.value)
+    outcomes, exposures = run.bronze
+    pinned = Pinned(
+        outcomes=outcomes, exposures=exposures, attributed_version=run.pins.attributed_version, settled=run.pins.settled
+    )
+    explained = with_causes(lake, differing, pinned, rules_in_force(lake, config)).persist()
+    try:
+        counted = explained.where("counts").groupBy("cause").count().orderBy(F.desc("count"), "cause").collect()
+        return {row["cause"]: row["count"] for row in counted}, _sample(explained, config.reconcile.sample)
+    finally:
+        explained.unpersist()
 
 
 def _pin(lake: Lake) -> Pins:
     # The table first: what settle had seen is then read as of that version, so the two belong together.
     attributed = lake.version(lake.attributed)
     settled = last_settled(lake, attributed)
-    newest = (lake.version(lake.streams.exposure.name), lake.version(lake.streams.outcome.name))
+    exposure, outcome = lake.streams.exposure.name, lake.streams.outcome.name
+    newest = (lake.version(exposure), lake.version(outcome))
     if settled == Settled():
         # Nothing has been settled: hold the table to all that has landed, which it does not claim to answer for yet.
-        return Pins(exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None)
-    unchanged = newest == (settled.exposure_version, settled.outcome_version)
-    everything = settled.all and unchanged
+        return Pins(
+            exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
+        )
+    # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
+    if not (lake.has_grown(exposure, settled.exposure_version) or lake.has_grown(outcome, settled.outcome_version)):
+        settled = replace(settled, exposure_version=newest[0], outcome_version=newest[1])
+    everything = settled.all and newest == (settled.exposure_version, settled.outcome_version)
     return Pins(
         exposure_version=settled.exposure_version,
         outcome_version=settled.outcome_version,
         attributed_version=attributed,
         bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
+        settled=True,
     )
 
 
@@ -288,14 +335,21 @@ def _bounds(config: Config) -> list[Bound]:
     return bounds
 
 
-def _sample(compared: DataFrame, limit: int) -> list[dict[str, str]]:
-    differing = compared.where(F.col("class") != DiffClass.MATCHED.value).orderBy("class", "event_time", "outcome_id")
-    shown = differing.limit(limit).select(
-        "class",
-        F.col("outcome_id").cast("string").alias("outcome_id"),
-        F.unix_micros("event_time").alias("event_time"),
-        F.concat_ws(",", "columns").alias("columns"),
-        F.to_json("stream_row").alias("stream_row"),
-        F.to_json("batch_row").alias("batch_row"),
+def _sample(explained: DataFrame, limit: int) -> list[dict[str, str]]:
+    # What nobody can explain comes first: it is what somebody has to look at.
+    known = (F.col("cause") != Cause.UNKNOWN.value).asc()
+    shown = (
+        explained.orderBy(known, "class", "event_time", "outcome_id")
+        .limit(limit)
+        .select(
+            "class",
+            "cause",
+            "detail",
+            F.col("outcome_id").cast("string").alias("outcome_id"),
+            F.unix_micros("event_time").alias("event_time"),
+            F.concat_ws(",", "columns").alias("columns"),
+            F.to_json("stream_row").alias("stream_row"),
+            F.to_json("batch_row").alias("batch_row"),
+        )
     )
     return [row.asDict() for row in shown.collect()]

@@ -1,0 +1,186 @@
+"""Why an outcome differs, where that can be proven; `unknown` is the alarm.
+
+Proofs are taken from Delta's own history: a commit that no lane of Rejoin makes, before which the row was right, is the reason
+why it is wrong now. What is said of a row holds for its outcome.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.events import EventStream
+from pipelines.inforce import Rules
+from pipelines.instants import iso
+from pipelines.lake import MENDED, NO_DATA_CHANGE, Lake, is_gone
+from pipelines.reconcile.batch import attribute
+from pipelines.reconcile.diff import DiffClass, compare
+
+# Each look at an earlier version reads the table once more.
+_COMMITS_LOOKED_AT = 20
+
+
+class Cause(str, Enum):
+    """`late_outcome`, `late_exposure`, `not_settled`: settle has never run, and the answer needs it (the event, or the exposure,
+    came late; or neither). `conflicting_events`: several different events of one id, on several dates. `table_changed`: a commit
+    that no lane made changed the row. `bronze_changed`: one took the event, or the exposure of the row, out of bronze.
+    `configuration_changed`: the row is right by a rule that holds for other outcomes."""
+
+    LATE_OUTCOME = "late_outcome"
+    LATE_EXPOSURE = "late_exposure"
+    NOT_SETTLED = "not_settled"
+    CONFLICTING_EVENTS = "conflicting_events"
+    TABLE_CHANGED = "table_changed"
+    BRONZE_CHANGED = "bronze_changed"
+    CONFIGURATION_CHANGED = "configuration_changed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """What the comparison read: both bronze tables as pinned, the table's version, and whether settle has ever run."""
+
+    outcomes: DataFrame
+    exposures: DataFrame
+    attributed_version: int
+    settled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Commit:
+    version: int
+    told: str
+
+
+def with_causes(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules) -> DataFrame:
+    """`differing` (rows of `diff.compare`, none of them matched) with `cause`, and `detail` where there is more to say."""
+    found = [
+        *_conflicts(differing),
+        *(_unsettled(lake, differing, pinned) if not pinned.settled else ()),
+        *_changed_table(lake, differing, pinned),
+        *_changed_bronze(lake, differing, pinned),
+        *_other_rules(lake, differing, pinned, rules),
+    ]
+    proven = [
+        ids.select(
+            F.col("outcome_id").alias("__id"),
+            F.struct(
+                F.lit(n).alias("order"), F.lit(cause.value).alias("cause"), F.lit(detail).cast("string").alias("detail")
+            ).alias("why"),
+        )
+        for n, (ids, cause, detail) in enumerate(found)
+    ]
+    first = reduce(DataFrame.unionByName, proven).groupBy("__id").agg(F.min("why").alias("why"))
+    told = differing.join(first, F.col("outcome_id").eqNullSafe(F.col("__id")), "left")
+    cause = F.coalesce("why.cause", F.lit(Cause.UNKNOWN.value)).alias("cause")
+    return told.select(*differing.columns, cause, F.col("why.detail").alias("detail"))
+
+
+_Proof = tuple[DataFrame, Cause, str | None]
+
+
+def _conflicts(differing: DataFrame) -> Iterator[_Proof]:
+    yield differing.where(F.col("class") == DiffClass.CONFLICTING_DUPLICATE.value), Cause.CONFLICTING_EVENTS, None
+
+
+def _unsettled(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
+    """What only settle answers, where it has never run: a row that is missing, or has not got its exposure yet."""
+    open_ones = differing.where(F.col("class").isin(DiffClass.MISSING.value, DiffClass.MISMATCHED.value))
+    streams = lake.streams
+    for stream, rows, id, cause in (
+        (streams.outcome, pinned.outcomes, F.col("outcome_id"), Cause.LATE_OUTCOME),
+        (streams.exposure, pinned.exposures, F.col("batch_row.exposure_id"), Cause.LATE_EXPOSURE),
+    ):
+        late = rows.where("late").select(F.col(stream.id).alias("__late")).distinct()
+        yield open_ones.join(late, id == F.col("__late"), "left_semi"), cause, None
+    yield open_ones, Cause.NOT_SETTLED, "run `rejoin settle --once`"
+
+
+def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
+    """The outcomes that were right before a commit that no lane makes."""
+    streams, table = lake.streams, lake.attributed
+    id = streams.outcome.id
+    wanted = differing.where(F.col("batch_row").isNotNull() & F.col("first")).select("batch_row.*")
+    ids = differing.select("outcome_id").distinct()
+    for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
+        try:
+            before = lake.read(table, commit.version - 1).join(ids, F.col(id) == F.col("outcome_id"), "left_semi")
+            judged = compare(wanted, before, streams).persist()
+            judged.count()  # opens the files: here it shows that some have been vacuumed
+        except Exception as error:  # the class differs between classic Spark and Connect
+            if is_gone(error):
+                return
+            raise
+        wrong = judged.where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id")
+        yield ids.join(wrong, "outcome_id", "left_anti"), Cause.TABLE_CHANGED, commit.told
+
+
+def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
+    """The outcomes whose event, or whose row's exposure, was in bronze before a commit that only takes away."""
+    streams = lake.streams
+    for stream, rows, id in (
+        (streams.outcome, pinned.outcomes, F.col("outcome_id")),
+        (streams.exposure, pinned.exposures, F.col("stream_row.exposure_id")),
+    ):
+        gone = differing.join(rows.select(F.col(stream.id).alias("__now")), id == F.col("__now"), "left_anti")
+        for commit in _foreign(lake, stream.name, lake.version(stream.name), appends=True):
+            proof = _was_there(lake, stream, commit, gone, id)
+            if proof is not None:
+                yield proof, Cause.BRONZE_CHANGED, f"{stream.name}: {commit.told}"
+
+
+def _was_there(lake: Lake, stream: EventStream, commit: _Commit, gone: DataFrame, id: Column) -> DataFrame | None:
+    try:
+        before = lake.read(stream.name, commit.version - 1).select(F.col(stream.id).alias("__then"))
+        found = gone.join(before, id == F.col("__then"), "left_semi").persist()
+        return None if found.isEmpty() else found
+    except Exception as error:  # as above
+        if is_gone(error):
+            return None
+        raise
+
+
+def _other_rules(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules) -> Iterator[_Proof]:
+    """The outcomes whose row is right by a rule of the history that does not hold for them."""
+    if len(rules.all) < 2:
+        return
+    streams = lake.streams
+    names = [f.name for f in streams.exposure_columns]
+    mismatched = differing.where(F.col("class") == DiffClass.MISMATCHED.value)
+    events = mismatched.select(*(F.col("batch_row").getField(f.name).alias(f.name) for f in streams.outcome.schema))
+    for rule in rules:
+        answered = attribute(events, pinned.exposures, streams, Rules((rule.for_all(),)))
+        other = answered.select(F.col(streams.outcome.id).alias("__id"), F.struct(*names).alias("__other"))
+        same = [F.col("stream_row").getField(n).eqNullSafe(F.col("__other").getField(n)) for n in names]
+        equal = reduce(lambda a, b: a & b, same)
+        right = mismatched.join(other, F.col("outcome_id") == F.col("__id"), "inner").where(equal)
+        yield (
+            right.select("outcome_id"),
+            Cause.CONFIGURATION_CHANGED,
+            f"right by keys {', '.join(rule.keys)} within {rule.window}",
+        )
+
+
+def _foreign(lake: Lake, table: str, through: int, *, appends: bool) -> list[_Commit]:
+    """The commits up to a version that no lane of Rejoin makes, the latest first: lanes MERGE into the attributed table, and
+    append to bronze (`appends`)."""
+    history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(table)}").where(F.col("version").between(1, through))
+    own = F.col("operation").isin(*NO_DATA_CHANGE, "CREATE TABLE")
+    mode = F.col("operationParameters").getItem("mode")
+    if appends:
+        own = own | F.coalesce(F.col("operation").isin("WRITE", "STREAMING UPDATE") & (mode == "Append"), F.lit(False))
+        own = own | F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
+    else:
+        own = own | (F.col("operation") == "MERGE")
+    rows = history.where(~own).select("version", "operation", "userName", F.unix_micros("timestamp").alias("at"))
+    return [
+        _Commit(version=r["version"], told=f"version {r['version']}, {r['operation']} at {iso(r['at'])}{_by(r['userName'])}")
+        for r in rows.orderBy(F.desc("version")).limit(_COMMITS_LOOKED_AT).collect()
+    ]
+
+
+def _by(user: str | None) -> str:
+    return f" by {user}" if user else ""

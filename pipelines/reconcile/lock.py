@@ -1,0 +1,94 @@
+"""One reconciliation of a lake at a time: a lease in the ledger, which works wherever the lake is.
+
+A run that holds the lease says so again every third of its time; one that has died stops saying it, and the lease runs out. On
+the same machine a run whose process has gone is not waited for.
+"""
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from pipelines.errors import RejoinError
+from pipelines.instants import iso, now_us
+from pipelines.lake import Lake
+from pipelines.observe.ledger import Entry, Ledger
+
+QUERY = "reconcile:lease"
+LEASE_SECONDS = 600
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def only_one(lake: Lake) -> Iterator[None]:
+    """Hold the lease. Raises RejoinError, which names the holder, where another run has it."""
+    lake.ensure("ledger")
+    holder = uuid.uuid4().hex[:12]
+    _take(lake, holder)
+    ended = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(lake, holder, ended), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join()
+        _say(lake, holder, 0, after=_last(lake))
+
+
+def _take(lake: Lake, holder: str) -> None:
+    last = _last(lake)
+    if last is not None and _holds(last):
+        raise RejoinError(f"another reconciliation of this lake is running ({_told(last)}); wait for it, or stop it")
+    _say(lake, holder, LEASE_SECONDS, after=last)
+    now = _last(lake)
+    if now is None or now["run_id"] != holder:
+        told = _told(now) if now else "no trace of it"
+        raise RejoinError(f"another reconciliation of this lake has just been started ({told}); wait for it, or stop it")
+
+
+def _renew(lake: Lake, holder: str, ended: threading.Event) -> None:
+    while not ended.wait(LEASE_SECONDS / 3):
+        try:
+            _say(lake, holder, LEASE_SECONDS, after=_last(lake))
+        except Exception as error:  # the run itself does not depend on it
+            log.warning("the lease of this reconciliation could not be renewed", error=str(error).splitlines()[0])
+
+
+def _say(lake: Lake, holder: str, seconds: int, *, after: dict[str, Any] | None) -> None:
+    """Append until when the lease is held. Of two that speak after the same word, one is not written, and finds the other's."""
+    number = 0 if after is None else after["batch"] + 1
+    detail = {"until_us": now_us() + seconds * 1_000_000, "host": socket.gethostname(), "process": os.getpid()}
+    Ledger(lake).write([Entry(query=QUERY, run_id=holder, batch=number, detail=detail)], transaction=(QUERY, number))
+
+
+def _last(lake: Lake) -> dict[str, Any] | None:
+    return max(Ledger(lake).entries(QUERY), key=lambda entry: int(entry["batch"]), default=None)
+
+
+def _holds(last: dict[str, Any]) -> bool:
+    detail = last["detail"]
+    if detail["until_us"] <= now_us():
+        return False
+    return detail["host"] != socket.gethostname() or _lives(detail["process"])
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _told(last: dict[str, Any]) -> str:
+    detail = last["detail"]
+    return f"process {detail['process']} on {detail['host']}, its lease runs until {iso(detail['until_us'])}"
