@@ -213,10 +213,20 @@ class ExpectationsConfig(Model):
     min_outcomes: int = Field(default=1, ge=0)
 
 
+class ColumnTolerance(Model):
+    """How far a column of the table may be from batch's and still be equal, ends inclusive: by an amount, by a share of batch's
+    value (the greater of the two), or, for a timestamp, by a duration."""
+
+    absolute: float | None = Field(default=None, gt=0)
+    relative: float | None = Field(default=None, gt=0)
+    time: Duration | None = None
+
+
 class TolerancesConfig(Model):
-    """How many differences of each kind still count as agreement."""
+    """How many rows may differ and the two still agree; how far columns may differ and still be equal. By default not at all."""
 
     max_differences: int = Field(default=0, ge=0)
+    columns: dict[str, ColumnTolerance] = {}
 
 
 class ReconcileConfig(Model):
@@ -260,6 +270,7 @@ class Config(Model):
             _check_aliases(f"streams.{name}", stream)
         _check_join(self)
         _check_lake(self)
+        _check_tolerances(self)
         return self
 
     def stream_name(self, role: Role) -> str:
@@ -359,3 +370,20 @@ def _check_join(config: Config) -> None:
 def _check_lake(config: Config) -> None:
     if config.lake_is_catalog and not config.checkpoints:
         raise ValueError(f"checkpoints: needed where lake is a catalog.schema ({config.lake}); give a directory")
+
+
+def _check_tolerances(config: Config) -> None:
+    carried = {f"exposure_{name}": config.exposure.column(name) for name in config.join.carry}
+    exposure = {
+        "exposure_id": config.exposure.column(config.exposure.id),
+        "exposure_time": config.exposure.column(config.exposure.event_time),
+    }
+    known = {**{column.name: column for column in config.outcome.columns}, **exposure, **carried}
+    for name, tolerance in config.reconcile.tolerances.columns.items():
+        where, column = f"reconcile.tolerances.columns.{name}", known.get(name)
+        if column is None:
+            raise ValueError(f"{where}: not a column that is compared ({', '.join(known)})")
+        if tolerance.time is not None and not column.is_timestamp:
+            raise ValueError(f"{where}.time: the column is {column.type}; a duration is for a TIMESTAMP")
+        if (tolerance.absolute or tolerance.relative) and not column.is_number:
+            raise ValueError(f"{where}: the column is {column.type}; absolute and relative are for numbers")

@@ -22,6 +22,11 @@ class Column:
         return self.type == "TIMESTAMP"
 
     @property
+    def is_number(self) -> bool:
+        names = ("TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE")
+        return self.type in names or self.type.startswith("DECIMAL")
+
+    @property
     def is_orderable(self) -> bool:
         """Whether Spark can compare two values: anything without a map, a variant or an interval inside."""
         return not any(word in self.type for word in ("MAP", "VARIANT", "INTERVAL", "OBJECT"))

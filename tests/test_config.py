@@ -28,6 +28,19 @@ def test_the_shipped_configurations_load() -> None:
 MISTAKES = [
     ("join.hot_windw=3m", "join.hot_windw: unknown key; did you mean hot_window? allowed: keys, attribution_window"),
     ("hot_window=3m", "hot_window: unknown key"),
+    (
+        "reconcile.tolerances.columns={exposure_tim: {time: 1s}}",
+        "columns.exposure_tim: not a column that is compared (playback_id,",
+    ),
+    (
+        "reconcile.tolerances.columns={device: {time: 1s}}",
+        "columns.device.time: the column is STRING; a duration is for a TIMESTAMP",
+    ),
+    (
+        "reconcile.tolerances.columns={device: {absolute: 1}}",
+        "columns.device: the column is STRING; absolute and relative are for",
+    ),
+    ("reconcile.tolerances.columns={exposure_position: {absolute: -1}}", "columns.exposure_position.absolute"),
     ("join.hot_window=3 minutes", "join.hot_window: '3 minutes' is not a duration such as"),
     ("join.hot_window=30", "join.hot_window: 30 is not a duration"),
     ("join.hot_window=7h", "join.hot_window: 7h is longer than attribution_window (6h)"),

@@ -65,7 +65,8 @@ def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -
     assert differences(found) == expected
     columns = {name: n for hour in found.hours for name, n in hour.columns.items()}
     assert columns == {"exposure_id": 1, "exposure_position": 1, "device": 1}
-    assert not found.account.balances
+    # Eight outcomes and tomorrow's, of which the hours of p0 and p5 lack one each.
+    assert [(hour.hour, hour.unbalanced) for hour in found.account.hours if hour.unbalanced] == [(8, 1), (13, 1)]
     assert found.causes == {"table_changed": 7}
     assert {row["class"]: row["detail"].split(" at ")[0] for row in found.sample}["extra"] == "version 9, UPDATE"
     assert planned(found).startswith("--repair would write the batch answer of what differs (missing 2, extra 1, ")
@@ -221,3 +222,16 @@ def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
         Ledger(pipeline.lake).write([Entry(query=lock.QUERY, batch=last + 1, detail=detail)])
         with contextlib.nullcontext() if free else pytest.raises(RejoinError, match="on elsewhere"):
             assert pipeline.reconcile().agrees
+
+
+def test_columns_within_their_tolerance_are_equal(pipeline: Any) -> None:
+    sql(pipeline, "UPDATE {t} SET exposure_position = exposure_position + 1 WHERE playback_id IN ('p1', 'p2')")
+    sql(pipeline, "UPDATE {t} SET exposure_position = exposure_position + 2 WHERE playback_id = 'p2'")
+    sql(pipeline, "UPDATE {t} SET exposure_time = exposure_time - INTERVAL 2 SECONDS WHERE playback_id = 'p3'")
+    sql(pipeline, "UPDATE {t} SET exposure_position = null WHERE playback_id = 'p4'")
+    assert differences(pipeline.reconcile()) == {"mismatched": 4}
+    near = "reconcile.tolerances.columns={exposure_position: {absolute: 1}, exposure_time: {time: 2s}}"
+    pipeline.reconfigure(near)
+    assert [row["outcome_id"] for row in pipeline.reconcile().sample] == ["p2", "p4"]
+    pipeline.reconfigure(near.replace("2s", "1999ms").replace("absolute: 1", "relative: 10"))
+    assert [row["outcome_id"] for row in pipeline.reconcile().sample] == ["p3", "p4"]

@@ -11,6 +11,7 @@ Classes of a row of the comparison:
 - `misplaced`: the row is in a partition that is not that of its event time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,6 +19,8 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import MapType, StructField
 
+from pipelines.config import ColumnTolerance
+from pipelines.durations import micros
 from pipelines.events import Streams
 
 
@@ -50,10 +53,13 @@ class HourSummary:
         return sum(self.counts.get(c.value, 0) for c in DIFFERENCES)
 
 
-def compare(expected: DataFrame, actual: DataFrame, streams: Streams) -> DataFrame:
+def compare(
+    expected: DataFrame, actual: DataFrame, streams: Streams, tolerances: Mapping[str, ColumnTolerance] | None = None
+) -> DataFrame:
     """One row for each expected outcome and for each further row of the table.
 
-    `expected` is the batch result (candidate columns), one row an id; `actual` rows of the attributed table. Returns
+    `expected` is the batch result (candidate columns), one row an id; `actual` rows of the attributed table; columns are equal
+    exactly, or within their tolerance. Returns
     `class`, `columns` (those that differ), `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs,
     `batch_row` and `stream_row` (null where there is none).
     """
@@ -63,7 +69,7 @@ def compare(expected: DataFrame, actual: DataFrame, streams: Streams) -> DataFra
     pairs = batch.join(table, "__id", how="full_outer")
     differing = F.when(
         F.col("batch_row").isNotNull() & F.col("stream_row").isNotNull(),
-        F.array_compact(F.array(*(_differs(f) for f in streams.candidate_schema))),
+        F.array_compact(F.array(*(_differs(f, (tolerances or {}).get(f.name)) for f in streams.candidate_schema))),
     )
     judged = pairs.withColumn("columns", differing).withColumn("__placed", _placed(streams))
     # Of several rows of one outcome, the best stands for it; the others are too many.
@@ -125,12 +131,23 @@ def summarise(compared: DataFrame) -> list[HourSummary]:
     ]
 
 
-def _differs(field: StructField) -> Column:
+def _differs(field: StructField, tolerance: ColumnTolerance | None) -> Column:
     """The column's name where the two rows differ in it, null where not; two nulls are equal."""
     left, right = F.col("batch_row").getField(field.name), F.col("stream_row").getField(field.name)
     if "map<" in field.dataType.simpleString() or isinstance(field.dataType, MapType):
         left, right = F.to_json(F.struct(left)), F.to_json(F.struct(right))
-    return F.when(~left.eqNullSafe(right), F.lit(field.name))
+    equal = left.eqNullSafe(right)
+    if tolerance is not None:
+        equal = equal | F.coalesce(_near(left, right, tolerance), F.lit(False))
+    return F.when(~equal, F.lit(field.name))
+
+
+def _near(batch: Column, table: Column, tolerance: ColumnTolerance) -> Column:
+    """Whether two values are within the tolerance, both ends inclusive; null where one is null."""
+    if tolerance.time is not None:
+        return F.abs(F.unix_micros(batch) - F.unix_micros(table)) <= micros(tolerance.time)
+    allowed = F.greatest(F.lit(tolerance.absolute or 0.0), F.lit(tolerance.relative or 0.0) * F.abs(batch))
+    return F.abs(batch - table) <= allowed
 
 
 def _placed(streams: Streams) -> Column:

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add, and_, or_
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -47,17 +48,47 @@ class Offsets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
-    """Distinct outcome ids: `landed = attributed + pending` where nothing is lost; `conflicting` have several events."""
+class HourBooks:
+    """Distinct outcome ids of an hour of event time (UTC): `landed = attributed + pending` where nothing is lost."""
 
+    event_date: str
+    hour: int
     landed: int
     attributed: int
     pending: int
+
+    @property
+    def unbalanced(self) -> int:
+        return abs(self.landed - self.attributed - self.pending)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """The books of all hours; `conflicting` ids have several events."""
+
+    hours: tuple[HourBooks, ...]
     conflicting: int
 
     @property
-    def balances(self) -> bool:
-        return self.landed == self.attributed + self.pending
+    def landed(self) -> int:
+        return sum(hour.landed for hour in self.hours)
+
+    @property
+    def attributed(self) -> int:
+        return sum(hour.attributed for hour in self.hours)
+
+    @property
+    def pending(self) -> int:
+        return sum(hour.pending for hour in self.hours)
+
+    @property
+    def unbalanced(self) -> int:
+        """By hour, so that one that has too many does not make up for one that lacks some."""
+        return sum(hour.unbalanced for hour in self.hours)
+
+    def as_dict(self) -> dict[str, Any]:
+        totals = {name: getattr(self, name) for name in ("landed", "attributed", "pending", "conflicting")}
+        return {**totals, "balances": self.unbalanced == 0, "unbalanced_hours": [asdict(h) for h in self.hours if h.unbalanced]}
 
 
 def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, *, from_kafka: bool) -> StreamDoor:
@@ -156,10 +187,17 @@ def _within(ranges: Mapping[_Place, Sequence[tuple[int, int]]]) -> Column:
 
 def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> Account:
     """Balance the books. `outcomes` has one row an id with `__versions`; `final` tells which are at or below the bound."""
-    counted = outcomes.select(final.alias("final"), "__versions").agg(
-        F.count("*"), F.count_if(~F.col("final")), F.count_if(F.col("__versions") > 1)
+    time = F.col(streams.outcome.event_time)
+    hour = F.to_date(time).cast("string").alias("date"), F.hour(time).alias("hour")
+    ids = table.select(F.col(streams.outcome.id).alias("__id"), F.lit(True).alias("__there")).distinct()
+    known = outcomes.join(ids, F.col(streams.outcome.id) == F.col("__id"), "left")
+    counted = known.groupBy(*hour).agg(
+        F.count("*").alias("landed"),
+        F.count_if(final & F.col("__there")).alias("attributed"),
+        F.count_if(~final).alias("pending"),
+        F.count_if(F.col("__versions") > 1).alias("conflicting"),
     )
-    landed, pending, conflicting = counted.collect()[0]
-    ids = table.select(streams.outcome.id).distinct()
-    attributed = outcomes.where(final).join(ids, streams.outcome.id, "left_semi").count()
-    return Account(landed=landed, attributed=attributed, pending=pending, conflicting=conflicting)
+    rows = counted.orderBy("date", "hour").collect()
+    names = ("landed", "attributed", "pending")
+    books = (HourBooks(event_date=r["date"], hour=r["hour"], **{name: r[name] for name in names}) for r in rows)
+    return Account(hours=tuple(books), conflicting=sum(r["conflicting"] for r in rows))

@@ -39,7 +39,7 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "copies_removed": run.copies_removed,
         "before_repair": run.before_repair,
         "causes": run.causes,
-        "account": {**asdict(run.account), "balances": run.account.balances, "unattributed": run.unattributed},
+        "account": {**run.account.as_dict(), "unattributed": run.unattributed},
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
         "expectations": [asdict(check) for check in run.checks],
@@ -60,7 +60,7 @@ def to_text(run: Reconciliation) -> str:
         "",
         f"  dates      {run.range}, up to {_bound(run) or 'the last event'}",
         f"  outcomes   {books.landed:,} landed = {books.attributed:,} in the table + {books.pending:,} pending"
-        f"{'' if books.balances else '   DOES NOT BALANCE'}",
+        f"{'' if not books.unbalanced else '   DOES NOT BALANCE'}",
         f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
         f"  conflicts  {books.conflicting:,} outcome ids with several different events",
     ]

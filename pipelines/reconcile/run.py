@@ -196,7 +196,8 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
     # A row belongs to the comparison by its partition or by its event time: it may have been moved.
     ours = (span.holds(F.col("event_date")) | span.holds(F.to_date(time))) & final
     actual = _explained_later(lake, pins, table.where(ours))
-    compared = compare(expected, actual, streams).withColumn("counts", F.lit(True))
+    tolerances = config.reconcile.tolerances.columns
+    compared = compare(expected, actual, streams, tolerances).withColumn("counts", F.lit(True))
     if not span.is_open:
         # A row whose id has its event on a date that was not asked for: that event, all exposures for it, and all rows of
         # the id, so that it is known for what it is, and repaired without harm to them.
@@ -204,7 +205,7 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
         if strangers.count():
             elsewhere = every_event.join(strangers, outcome.id, "left_semi")
             rows = table.join(strangers, outcome.id, "left_semi").select(*table.columns)
-            known = compare(attribute(elsewhere, bronze_exposures, streams, rules), rows, streams)
+            known = compare(attribute(elsewhere, bronze_exposures, streams, rules), rows, streams, tolerances)
             ids = strangers.select(F.col(outcome.id).alias("outcome_id"))
             others = compared.join(ids, "outcome_id", "left_anti").select(*compared.columns)
             # A row of another date that is right is there for the repair of its id, and counts for nothing here.
@@ -305,7 +306,7 @@ def _summary(run: Reconciliation) -> dict[str, float]:
     books = run.account
     return {
         "landed": books.landed,
-        "unbalanced": abs(books.landed - books.attributed - books.pending),
+        "unbalanced": books.unbalanced,
         "table_rows": sum(hour.table_rows for hour in run.hours),
         "differences": run.differences,
         "quarantine_rate": max(door.quarantine_rate for door in run.doors),
