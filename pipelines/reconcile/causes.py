@@ -103,7 +103,8 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
     """The outcomes that were right before a commit that no lane makes."""
     streams, table = lake.streams, lake.attributed
     id = streams.outcome.id
-    wanted = differing.where(F.col("batch_row").isNotNull() & F.col("first")).select("batch_row.*")
+    # Each row of an outcome has the batch row beside it.
+    wanted = differing.where(F.col("batch_row").isNotNull()).dropDuplicates(["outcome_id"]).select("batch_row.*")
     ids = differing.select("outcome_id").distinct()
     for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
         try:
