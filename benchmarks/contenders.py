@@ -1,4 +1,4 @@
-"""What the bench runs side by side: Rejoin, as shipped and by profile, and its peers (benchmarks/peers/)."""
+"""What the bench runs side by side: Rejoin as shipped, and its peers (benchmarks/peers/)."""
 
 import json
 import sys
@@ -90,13 +90,8 @@ def _peer(command: Sequence[str], folder: Path, files: str) -> Outcome:
 
 
 def contenders() -> list[Contender]:
-    profiles = [
-        rejoin(f"rejoin {path.stem}", f"with conf/profiles/{path.name}", f"@{path}")
-        for path in sorted((ROOT / "conf" / "profiles").glob("*.yml"))
-    ]
     return [
         rejoin("rejoin", "as shipped (conf/playback.yml)"),
-        *profiles,
         flink("flink rocksdb", "PyFlink 2.3 SQL interval join, RocksDB, exactly-once checkpoints each 30 s, Parquet", "rocksdb"),
         flink("flink heap", "the same with the heap state backend", "hashmap"),
         spark(

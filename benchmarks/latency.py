@@ -1,6 +1,6 @@
 """How long a record takes from Kafka to a readable row (W4): a steady load on `rejoin run`, for some minutes.
 
-    .venv/bin/python benchmarks/latency.py [--rate 2000] [--minutes 5] [--every 10s] [--set KEY=VALUE ...]
+    .venv/bin/python benchmarks/latency.py [--rate 2000] [--minutes 5] [--set KEY=VALUE ...]
 
 Events happen as they are sent: nine impressions to a playback, which follows one of the last three minutes. What counts is each
 playback that has a match: from the record's timestamp in Kafka to the modification time of the Delta log entry by which its row,
@@ -39,6 +39,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--rate", type=int, default=2000, help="events a second, a tenth of them playbacks")
     arguments.add_argument("--minutes", type=float, default=5)
+    arguments.add_argument("--warm-up", type=float, default=60, help="seconds before, at the same rate, that do not count")
     arguments.add_argument("--set", action="append", default=[], dest="sets")
     arguments.add_argument("--dir", type=Path, default=ROOT / ".benchmarks")
     options = arguments.parse_args()
@@ -57,7 +58,7 @@ def main() -> None:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)  # noqa: S603
             try:
                 _until((home / "lake" / "attributed_playbacks" / "_delta_log").is_dir, process, 120)
-                sent = _send(broker.servers, options.rate, options.minutes * 60)
+                sent = _send(broker.servers, options.rate, options.warm_up, options.minutes * 60)
                 _until(lambda: len(_readable(home / "lake" / "attributed_playbacks")) >= len(sent), process, 120, strict=False)
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -71,6 +72,7 @@ def main() -> None:
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "events_per_second": options.rate,
         "minutes": options.minutes,
+        "warm_up_seconds": options.warm_up,
         "set": options.sets,
         "matched_playbacks": len(sent),
         "readable": len(delays),
@@ -88,8 +90,9 @@ def main() -> None:
     raise SystemExit(0 if len(delays) == len(sent) else 1)
 
 
-def _send(servers: str, rate: int, seconds: float) -> dict[str, float]:
-    """Send the load, in tenths of a second; by playback that has a match, when (seconds) its record was made."""
+def _send(servers: str, rate: int, warm_up: float, seconds: float) -> dict[str, float]:
+    """Send the load, in tenths of a second; by playback that has a match, and came after the warm-up, when (seconds) its record
+    was made."""
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 5, "compression.type": "lz4"})
     chance, shown = random.Random(7), deque[tuple[float, str, str]]()
     sent: dict[str, float] = {}
@@ -102,7 +105,7 @@ def _send(servers: str, rate: int, seconds: float) -> dict[str, float]:
             sent[key] = message.timestamp()[1] / 1000  # type: ignore[attr-defined]
 
     began, number = time.time(), 0
-    while (now := time.time()) < began + seconds:
+    while (now := time.time()) < began + warm_up + seconds:
         for _ in range(rate // 10):
             number += 1
             at = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
@@ -114,7 +117,7 @@ def _send(servers: str, rate: int, seconds: float) -> dict[str, float]:
             else:
                 _, who, what = shown[chance.randrange(len(shown))] if shown else (now, "nobody", "nothing")
                 event = {"playback_id": f"p-{number}", "event_time": at, "profile_id": who, "title_id": what, "device": "tv"}
-                if shown:
+                if shown and now >= began + warm_up:
                     sent[event["playback_id"]] = now
                 producer.produce("playbacks", json.dumps(event), who, on_delivery=delivered)
         producer.poll(0)

@@ -1,16 +1,21 @@
-"""The command line as a process: what it prints, how it exits."""
+"""The command line: what it prints, how it exits. As a process, and, where many commands follow each other, in this one."""
 
 import csv
 import json
 import random
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from pyspark.sql import SparkSession
 
+from pipelines.cli import main
 from tests import oracle
 from tests.processes import ROOT, rejoin
 
@@ -18,6 +23,26 @@ COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
     *("show", "export", "status", "explain", "doctor", "size", "accept-gap", "rebuild", "maintain"),
 ]
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs a command in this process, over the session that is there, as spark-submit does."""
+    on_stop = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["rejoin", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, on_stop)
+    structlog.reset_defaults()
 
 
 def test_help_names_every_command() -> None:
@@ -95,8 +120,14 @@ def other_events(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return offers, orders
 
 
-def run_other_domain(root: Path, seed: int, *, shuffled: int, copies: int) -> list[dict[str, str]]:
-    """Land the events in waves with every stage in between; the exported table."""
+STAGES = (["ingest", "--once", "--set", "trigger.max_files=2"], ["join", "--once"], ["settle", "--all"], ["reconcile"])
+ALL_AT_ONCE = (["run", "--once", "--all"],)
+
+
+def run_other_domain(
+    root: Path, seed: int, commands: Sequence[Sequence[str]], *, shuffled: int, copies: int
+) -> list[dict[str, str]]:
+    """Land the events as files, run the commands over them; the exported table."""
     offers, orders = other_events(seed)
     root.mkdir()
     conf = root / "other.yml"
@@ -110,7 +141,7 @@ def run_other_domain(root: Path, seed: int, *, shuffled: int, copies: int) -> li
             text = "".join(json.dumps(event) + "\n" for event in events[wave::3])
             for copy in range(copies):
                 (folder / f"wave{wave}-{copy}.json").write_text(text)
-    for command in (["ingest", "--once", "--set", "trigger.max_files=2"], ["join", "--once"], ["settle", "--all"], ["reconcile"]):
+    for command in commands:
         done = rejoin(*command, "--conf", conf)
         assert done.returncode == 0, done.stderr + done.stdout
         assert done.stderr == ""
@@ -134,7 +165,7 @@ def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(
         keys=("buyer", "shop"),
         carry=("price", "tags"),
     )
-    rows = run_other_domain(tmp_path / "a", 3, shuffled=1, copies=1)
+    rows = run_other_domain(tmp_path / "a", 3, STAGES, shuffled=1, copies=1)
     found = {r["number"]: (r["placed"], r["exposure_id"], r["exposure_price"], r["exposure_time"]) for r in rows}
     wanted = {
         id: (
@@ -147,7 +178,7 @@ def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(
     }
     assert found == wanted
     assert all(row["event_hour"] == str(int(row["placed"][11:13])) for row in rows)
-    again = run_other_domain(tmp_path / "b", 3, shuffled=2, copies=2)
+    again = run_other_domain(tmp_path / "b", 3, ALL_AT_ONCE, shuffled=2, copies=2)
     drop = {"attributed_by", "updated_at"}
     assert [{k: v for k, v in r.items() if k not in drop} for r in again] == [
         {k: v for k, v in r.items() if k not in drop} for r in rows
@@ -165,40 +196,41 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-@pytest.mark.slow
-def test_looking_at_a_pipeline(tmp_path: Path) -> None:
+def test_looking_at_a_pipeline(tmp_path: Path, command: Command) -> None:
     """generate, the stages, then every command that looks at the result or keeps it well."""
     common = ["--set", f"lake={tmp_path}/lake", "--set", "spark.shuffle_partitions=2"]
     for name in ("impressions", "playbacks"):
         common += ["--set", f"streams.{name}.source.path={tmp_path}/landing/{name}"]
-    assert "nothing has run yet" in rejoin("status", *common).stdout
+    assert "nothing has run yet" in command("status", *common).stdout
     small = ["--impressions", 600, "--playbacks", 200, "--waves", 2, "--date", "2026-01-01"]
-    assert rejoin("generate", *small, *common).returncode == 0
-    for command in (["ingest", "--once"], ["join", "--once"], ["settle", "--once"]):
-        done = rejoin(*command, *common)
+    assert command("generate", *small, *common).returncode == 0
+    for stage in (["ingest", "--once"], ["join", "--once"], ["settle", "--once"]):
+        done = command(*stage, *common)
         assert (done.returncode, done.stderr) == (0, "")
-    done = rejoin("reconcile", "--format", "json", *common)
+    done = command("reconcile", "--format", "json", *common)
     report = json.loads(done.stdout)
     assert (done.returncode, report["verdict"]) == (0, "agrees")
-    assert "HEALTHY" in rejoin("status", *common).stdout
-    id = report_id(tmp_path, common)
-    explained = rejoin("explain", id, *common)
+    assert "HEALTHY" in command("status", *common).stdout
+    id = report_id(command, tmp_path, common)
+    explained = command("explain", id, *common)
     assert "row in the table" in explained.stdout
-    assert rejoin("explain", "nobody", *common).returncode == 2
-    shown = rejoin("show", "ledger", "--limit", 3, *common)
+    assert command("explain", "nobody", *common).returncode == 2
+    shown = command("show", "ledger", "--limit", 3, *common)
     assert "ingest:" in shown.stdout
-    where = rejoin("show", "ledger", "--where", "no such column", *common)
+    where = command("show", "ledger", "--where", "no such column", *common)
     assert (where.returncode, len(where.stderr.splitlines())) == (2, 1)
-    assert rejoin("rebuild", *common).returncode == 0
-    assert rejoin("rebuild", "--from", "2026-01-01T12:00:00Z", *common).returncode == 0
-    assert "vacuumed" in rejoin("maintain", *common).stdout
-    assert rejoin("reconcile", *common).returncode == 0
+    assert command("rebuild", *common).returncode == 0
+    assert command("rebuild", "--from", "2026-01-01T12:00:00Z", *common).returncode == 0
+    assert "vacuumed" in command("maintain", *common).stdout
+    assert command("reconcile", *common).returncode == 0
+    # As processes, what looks at the environment, and what has to start in the worst of hours.
     assert "FAIL" not in rejoin("doctor", *common).stdout
+    assert "HEALTHY" in rejoin("status", *common).stdout
 
 
-def report_id(tmp_path: Path, common: list[str]) -> str:
+def report_id(command: Command, tmp_path: Path, common: list[str]) -> str:
     out = tmp_path / "table.jsonl"
-    assert rejoin("export", "attributed_playbacks", "--out", out, "--where", "exposure_id IS NOT NULL", *common).returncode == 0
+    assert command("export", "attributed_playbacks", "--out", out, "--where", "exposure_id IS NOT NULL", *common).returncode == 0
     first = json.loads(out.read_text().splitlines()[0])
     assert first["event_time"].endswith("Z")
     return str(first["playback_id"])
