@@ -59,7 +59,7 @@ class Rules:
     @classmethod
     def of(cls, config: Config) -> "Rules":
         """One rule for all outcomes."""
-        return _rules([Change(definition=_definition(config))])
+        return _rules([Change(definition=definition(config))])
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.all)
@@ -109,7 +109,7 @@ def put_in_force(lake: Lake, config: Config, *tables: str) -> Rules:
     Raises LakeError, before anything is touched, for a change that is refused.
     """
     history = _history(lake) if lake.exists("ledger") else []
-    now = _definition(config)
+    now = definition(config)
     before = history[-1].definition if history else now
     _refuse(before, now)
     known = bool(history) and before == now
@@ -138,7 +138,7 @@ def require_in_force(lake: Lake, config: Config) -> None:
 
 
 def _require_own(history: Sequence[Change], config: Config) -> None:
-    own = Change(definition=_definition(config)).rule
+    own = Change(definition=definition(config)).rule
     if history and _judges_as(history[-1].rule) != _judges_as(own):
         raise RejoinError("the configuration was changed by another process since this one started: start it again with the same")
 
@@ -168,8 +168,8 @@ def _judges_as(rule: Rule) -> tuple[Any, ...]:
     return rule.keys, rule.window, rule.carry
 
 
-def _definition(config: Config) -> dict[str, Any]:
-    """What is recorded of a configuration, by key path."""
+def definition(config: Config) -> dict[str, Any]:
+    """What is recorded of a configuration, by key path: all that an answer, a table or the join's state depends on."""
     join = config.join
     values: dict[str, Any] = {
         "join.keys": list(join.keys),

@@ -73,7 +73,7 @@ def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -
 
     result = pipeline.reconcile()
     page = to_html(result)
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert to_dict(result)["lateness"]["hot_window"]["is"] == "30m"

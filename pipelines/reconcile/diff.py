@@ -39,12 +39,14 @@ DIFFERENCES = tuple(c for c in DiffClass if c is not DiffClass.MATCHED)
 
 @dataclass(frozen=True, kw_only=True)
 class HourSummary:
-    """Counts of one hour of event time (UTC), rows by class, and which columns mismatched how often."""
+    """Counts of one hour of event time (UTC): rows by class, and which columns mismatched how often; `unattributed` are outcomes
+    that the table has without an exposure."""
 
     event_date: str
     hour: int
     batch_rows: int
     table_rows: int
+    unattributed: int
     counts: dict[str, int]
     columns: dict[str, int]
 
@@ -105,6 +107,7 @@ def summarise(compared: DataFrame) -> list[HourSummary]:
         F.count("*").alias("rows"),
         F.count_if(F.col("batch_row").isNotNull() & F.col("first")).alias("batch_rows"),
         F.count("stream_row").alias("table_rows"),
+        F.count_if(F.col("first") & F.col("stream_row").isNotNull() & F.col("stream_row.exposure_time").isNull()).alias("open"),
     )
     by_column = (
         compared.where(F.col("class") == DiffClass.MISMATCHED.value)
@@ -124,6 +127,7 @@ def summarise(compared: DataFrame) -> list[HourSummary]:
             hour=hour,
             batch_rows=sum(row["batch_rows"] for row in rows),
             table_rows=sum(row["table_rows"] for row in rows),
+            unattributed=sum(row["open"] for row in rows),
             counts={row["class"]: row["rows"] for row in rows},
             columns=columns.get((date, hour), {}),
         )

@@ -14,6 +14,7 @@ import vl_convert
 from pipelines.histogram import END_OF, NAMES, Histogram
 from pipelines.observe.lateness import Lateness
 from pipelines.reconcile.diff import HourSummary
+from pipelines.reconcile.history import EarlierRun
 
 _WIDTH, _HEIGHT = 330, 200
 _MOST_HOURS = 240
@@ -21,13 +22,15 @@ _INK, _GRID = "#7a8591", "#7a859133"
 _FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
 
 
-def plots(hours: list[HourSummary], lateness: Lateness) -> list[tuple[str, str]]:
+def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun]) -> list[tuple[str, str]]:
     """(What it shows, SVG) for each plot that there is data for."""
     drawn = [
         ("Outcomes by hour (or day) of event time: bars are batch, points the table", _by_hour(hours)),
+        ("Outcomes without an exposure, as a share of the table's, by hour (or day) of event time", _unattributed(hours)),
         ("How far events come behind their stream (to the right of the line: late)", _behind(lateness)),
         ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
         ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
+        ("Earlier reconciliations: share of outcomes without an exposure, and of late events", _trend(earlier)),
     ]
     return [(title, _svg(chart)) for title, chart in drawn if chart is not None]
 
@@ -48,6 +51,42 @@ def _by_hour(hours: list[HourSummary]) -> Any:
     bars = alt.Chart(frame).mark_bar(color=_FIRST, opacity=0.6).encode(x=x, y=alt.Y("batch:Q", title="outcomes"))
     points = alt.Chart(frame).mark_circle(color=_SECOND, size=18, opacity=1).encode(x=x, y="table:Q")
     return alt.layer(bars, points)
+
+
+def _unattributed(hours: list[HourSummary]) -> Any:
+    rows = [
+        {"hour": f"{h.event_date} {h.hour:02d}h", "day": str(h.event_date), "table": h.table_rows, "open": h.unattributed}
+        for h in hours
+        if h.table_rows
+    ]
+    if not rows:
+        return None
+    frame, place = pd.DataFrame(rows), "hour"
+    if len(frame) > _MOST_HOURS:
+        place = "day"
+        frame = frame.groupby("day", as_index=False)[["table", "open"]].sum().tail(_MOST_HOURS)
+    frame["share"] = frame["open"] / frame["table"]
+    sparse = frame[place][:: max(1, len(frame) // 8)].tolist()
+    x = alt.X(f"{place}:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
+    y = alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title=None, scale=alt.Scale(domainMin=0))
+    return alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
+
+
+def _trend(earlier: list[EarlierRun]) -> Any:
+    rows = [
+        {"run": run.finished_at[:16].replace("T", " "), "of": name, "share": share}
+        for run in earlier
+        for name, share in (("without an exposure", run.unattributed_share), ("late", run.late_share))
+        if share is not None
+    ]
+    if len(earlier) < 2 or not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    sparse = frame["run"].drop_duplicates()[:: max(1, len(earlier) // 8)].tolist()
+    x = alt.X("run:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
+    y = alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title=None, scale=alt.Scale(domainMin=0))
+    colour = alt.Color("of:N", scale=alt.Scale(range=[_FIRST, _SECOND]), legend=alt.Legend(orient="top", title=None))
+    return alt.Chart(frame).mark_line(point=True).encode(x=x, y=y, color=colour)
 
 
 def _behind(lateness: Lateness) -> Any:

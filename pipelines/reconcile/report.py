@@ -44,6 +44,9 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
         "expectations": [asdict(check) for check in run.checks],
         "lateness": run.lateness.as_dict(),
+        "configuration": run.configuration,
+        "versions": run.versions,
+        "earlier_runs": [asdict(earlier) for earlier in run.earlier],
         "sample": [{**row, "event_time": iso(int(row["event_time"]))} for row in run.sample],
     }
 
@@ -107,7 +110,11 @@ def to_html(run: Reconciliation) -> str:
     environment.filters["size"] = size
     most = max((hour["table_rows"] for hour in data["hours"]), default=0) or 1
     return environment.get_template("report.html.j2").render(
-        run=data, sentence=_verdict_sentence(run), dates=str(run.range), most=most, plots=plots(run.hours, run.lateness)
+        run=data,
+        sentence=_verdict_sentence(run),
+        dates=str(run.range),
+        most=most,
+        plots=plots(run.hours, run.lateness, run.earlier),
     )
 
 
@@ -125,7 +132,7 @@ def write_files(run: Reconciliation, reports: Path) -> Path:
 def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
     """Append the run to `reconciliations` and its sample of differences to `reconciliation_diffs`."""
     lake.ensure("reconciliations", "reconciliation_diffs")
-    summary = {k: v for k, v in to_dict(run).items() if k != "sample"}
+    summary = {k: v for k, v in to_dict(run).items() if k not in ("sample", "earlier_runs")}
     row = (
         run.run_id,
         run.started_us,

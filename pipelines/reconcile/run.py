@@ -4,20 +4,24 @@ What the table answers for is what settle's last run had seen (DESIGN section 2)
 run, and outcomes are compared up to its horizon; or all of them where it settled all and nothing has landed since.
 """
 
+import platform
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from functools import reduce
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pipelines import __version__
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config, KafkaSource
 from pipelines.durations import micros
-from pipelines.inforce import rules_in_force
+from pipelines.inforce import definition, rules_in_force
 from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.observe.lateness import Lateness, read_lateness
@@ -27,6 +31,7 @@ from pipelines.reconcile.copies import take_out_copies
 from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import Account, StreamDoor, account, stream_door
 from pipelines.reconcile.expectations import Bound, Check, validate
+from pipelines.reconcile.history import EarlierRun, earlier_runs
 from pipelines.reconcile.repair import repair
 
 # A lane may improve a row between comparison and repair; then that row is left alone, and the next round sees to it.
@@ -86,13 +91,15 @@ class Reconciliation:
     account: Account
     doors: list[StreamDoor]
     checks: list[Check]
-    unattributed: int
     repaired: int
     copies_removed: int
     before_repair: dict[str, int]
     causes: dict[str, int]
     sample: list[dict[str, str]]
     lateness: Lateness
+    configuration: dict[str, Any]
+    versions: dict[str, str]
+    earlier: list[EarlierRun]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,6 +109,11 @@ class Reconciliation:
     @property
     def differences(self) -> int:
         return sum(hour.differences for hour in self.hours)
+
+    @property
+    def unattributed(self) -> int:
+        """Outcomes that the table has without an exposure."""
+        return sum(hour.unattributed for hour in self.hours)
 
     @property
     def agrees(self) -> bool:
@@ -147,13 +159,15 @@ def reconcile(
             account=run.account,
             doors=run.doors,
             checks=[],
-            unattributed=run.unattributed,
             repaired=repaired,
             copies_removed=copies,
             before_repair=_total(first.hours) if repaired else {},
             causes=causes,
             sample=sample,
             lateness=read_lateness(lake, config),
+            configuration={**definition(config), **config.reconcile.model_dump(mode="json")},
+            versions=_versions(lake),
+            earlier=earlier_runs(lake),
         )
         checks = validate(_summary(result), _bounds(config), reports / "data-docs")
         return replace(result, checks=checks, finished_us=now_us())
@@ -170,7 +184,6 @@ class _Comparison:
     hours: list[HourSummary]
     account: Account
     doors: list[StreamDoor]
-    unattributed: int
 
     @property
     def repairable(self) -> bool:
@@ -216,9 +229,6 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
     hours = summarise(judged)
     books = account(events, actual, streams, final)
     events.unpersist()
-    unattributed = judged.where(
-        F.col("first") & F.col("stream_row.exposure_time").isNull() & F.col("stream_row").isNotNull()
-    ).count()
     doors = [
         stream_door(
             lake,
@@ -235,7 +245,6 @@ def _compare(lake: Lake, config: Config, span: Range) -> _Comparison:
         hours=hours,
         account=books,
         doors=doors,
-        unattributed=unattributed,
     )
 
 
@@ -296,6 +305,16 @@ def _may_be_chosen(span: Range, window: timedelta) -> Column:
     days = -(-micros(window) // 86_400_000_000)
     reach = replace(span, first=span.first - timedelta(days=days) if span.first else None)
     return reach.holds(F.col("event_date"))
+
+
+def _versions(lake: Lake) -> dict[str, str]:
+    return {
+        "rejoin": __version__,
+        "Spark": lake.spark.version,
+        "Delta": version("delta-spark"),
+        "Great Expectations": version("great-expectations"),
+        "Python": platform.python_version(),
+    }
 
 
 def _total(hours: list[HourSummary]) -> dict[str, int]:
