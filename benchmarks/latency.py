@@ -59,7 +59,9 @@ def main() -> None:
             try:
                 _until((home / "lake" / "attributed_playbacks" / "_delta_log").is_dir, process, 120)
                 sent = _send(broker.servers, options.rate, options.warm_up, options.minutes * 60)
-                _until(lambda: len(_readable(home / "lake" / "attributed_playbacks")) >= len(sent), process, 120, strict=False)
+                _until(
+                    lambda: sent.keys() <= _readable(home / "lake" / "attributed_playbacks").keys(), process, 120, strict=False
+                )
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(60)
