@@ -1,5 +1,8 @@
 """Figures as people read them; where a program reads them, they stay numbers."""
 
+LINE_WIDTH = 98
+"""The longest line of running text in a report for a terminal."""
+
 
 def size(count: float) -> str:
     """Bytes for people.

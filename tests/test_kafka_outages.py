@@ -12,7 +12,7 @@ import pytest
 
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
-from tests.processes import PATIENCE_SECONDS, Process, group_of_processes, until
+from tests.processes import Process, group_of_processes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
@@ -62,7 +62,7 @@ def test_a_loss_while_ingest_runs_ends_it_with_one_line(
     os.killpg(process.pid, signal.SIGSTOP)
     lose(pipeline)
     os.killpg(process.pid, signal.SIGCONT)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    out, err = process.communicate(timeout=90)
     assert (process.returncode, out, len(err.splitlines())) == (2, "", 1), err
     assert re.search(rf"rejoin: streams\.playbacks\.source: {said} .*`rejoin accept-gap playbacks`", err)
     assert landed(pipeline, "playbacks") == 40
@@ -98,7 +98,7 @@ def test_a_broker_that_is_stopped_and_killed_while_all_runs(
     # Not "until it is equal": what lands twice must show below, and not as a wait without end.
     until(lambda: all(landed(pipeline, stream) >= len(playbacks) for stream in ("impressions", "playbacks")), process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE_SECONDS)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     pipeline.join()
     pipeline.settle(everything=True)

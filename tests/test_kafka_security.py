@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,10 +224,12 @@ REFUSALS: list[tuple[dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "message"), REFUSALS, ids=[str(changed) for changed, _ in REFUSALS])
-def test_a_refusal_is_one_line(tmp_path: Path, secured: Secured, changed: dict[str, str | None], message: str) -> None:
+def test_a_refusal_is_one_line_and_soon(tmp_path: Path, secured: Secured, changed: dict[str, str | None], message: str) -> None:
     other = {name: str(secured.other_ca) if value == "OTHER" else value for name, value in changed.items()}
     conf = written(tmp_path, secured, **other)
+    clock = time.monotonic()
     code, out, err = rejoin("generate", "--impressions", 10, "--playbacks", 10, "--conf", conf)
+    assert time.monotonic() - clock < 15
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert re.search(r"rejoin: streams.impressions.source.*" + message, err), err
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests import oracle
 from tests.builders import play, shown
-from tests.processes import PATIENCE_SECONDS, Process, group_of_processes, until
+from tests.processes import Process, group_of_processes, until
 
 
 def minute(m: int) -> str:
@@ -74,7 +74,7 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
     until(horizon, process)
     # To the whole group, as who stops a service does: the JVM may go before Python has said goodbye to it.
     os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     pipeline.settle(everything=True)
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))

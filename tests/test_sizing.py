@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +20,8 @@ from pipelines.sizing.demand import Demand, demand_of
 from pipelines.sizing.load import busy, partitions_for, settle_span, state_rows
 from pipelines.sizing.plan import Plan, plan
 from pipelines.sizing.report import Sizing, size_up
+from tests.processes import ROOT, rejoin
 
-ROOT = Path(__file__).parent.parent
 PLAYBACK = load_config(ROOT / "conf" / "playback.yml")
 KAFKA = {"format": "kafka", "bootstrap_servers": "b:9092", "topic": "t"}
 
@@ -230,8 +229,7 @@ def test_what_cannot_be_is_refused(field: str, value: float, message: str) -> No
 
 
 def size(*args: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "pipelines", "size", *args]
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    return rejoin("size", *args)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from textwrap import wrap
 from typing import Any
 
 from pipelines.instants import iso
+from pipelines.readable import LINE_WIDTH
 
 RECENT_US = 600_000_000
 OTHER = "other"
 
 _SECOND = 1_000_000
-_WIDTH = 98
 _ENOUGH_TO_FIT = 5
 
 
@@ -114,7 +114,7 @@ def rate_lines(rates: Sequence[Rate]) -> list[str]:
             f"{_times(rate.pace):>8} {rate.median:>7.1f} s {rate.last:>7.1f} s"
         )
         for text in _phase_texts(rate):
-            lines += wrap(text, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
+            lines += wrap(text, LINE_WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
     return lines
 
 

@@ -16,8 +16,7 @@ from pipelines.observe.bounds import Finding, bound_by, falling_behind
 from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
 from pipelines.observe.ledger import PASSED_OVER, Ledger
 from pipelines.observe.rate import RECENT_US, Rate, measure, rate_lines
-
-_WIDTH = 98
+from pipelines.readable import LINE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class Status:
         last = self.last_reconciliation
         lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
         lines += rate_lines(self.rates)
-        lines += wrap(self.bound_by or "", _WIDTH, initial_indent="  bound by     ", subsequent_indent=" " * 15)
+        lines += wrap(self.bound_by or "", LINE_WIDTH, initial_indent="  bound by     ", subsequent_indent=" " * 15)
         lines += lateness_lines(self.lateness) if self.lateness else []
         for finding in self.findings:
             lines += ["", f"  ! {finding.problem}", f"    {finding.remedy}"]
