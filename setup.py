@@ -4,4 +4,6 @@ from pathlib import Path
 
 from setuptools import setup
 
-setup(data_files=[("share/rejoin/conf", sorted(str(path) for path in Path("conf").glob("*.yml")))])
+FOLDERS = ("conf", "conf/expectations")
+
+setup(data_files=[(f"share/rejoin/{folder}", sorted(str(path) for path in Path(folder).glob("*.yml"))) for folder in FOLDERS])

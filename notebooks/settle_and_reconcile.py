@@ -10,7 +10,7 @@ from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.notebooks import open_lake, parameters
 from pipelines.reconcile.report import to_html, to_text
-from pipelines.reconcile.run import Range
+from pipelines.reconcile.span import Range
 
 lake, config = open_lake(parameters(globals()))
 

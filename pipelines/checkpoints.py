@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.events import EventStream
 from pipelines.lake import Lake
@@ -63,6 +64,17 @@ def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int,
     """The next offset to read of each partition of the topic after the finished micro-batches; none for a new checkpoint."""
     topics = [line[topic] for line in _finished_offsets(spark, checkpoint) if isinstance(line.get(topic), dict)]
     return {int(partition): offset for found in topics for partition, offset in found.items()}
+
+
+def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
+    """The files that a query over one file source has read in its finished micro-batches: `source` (URI) and `modified` (when the
+    file appeared)."""
+    last = next((offset["logOffset"] for offset in _finished_offsets(spark, checkpoint) if "logOffset" in offset), None)
+    if last is None:
+        return spark.createDataFrame([], "source string, modified timestamp")
+    entry = F.from_json("value", "path string, timestamp bigint, batchId bigint").alias("e")
+    known = spark.read.text(f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry).where(F.col("e.batchId") <= last)
+    return known.select(F.col("e.path").alias("source"), F.timestamp_millis("e.timestamp").alias("modified"))
 
 
 def last_whole_version(offset: Mapping[str, int | bool]) -> int:

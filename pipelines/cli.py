@@ -227,6 +227,12 @@ def reconcile(
     ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Make the table what batch says, then verify again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what --repair would do, and change nothing.")] = False,
+    by_hour: Annotated[
+        bool, typer.Option("--by-hour", help="An hour of event time at a time; a run that ended half-way goes on there.")
+    ] = False,
+    sample: Annotated[
+        float, typer.Option("--sample", help="Compare this share of the outcomes only, by a hash of their ids; up to 1.")
+    ] = 1.0,
     output: Annotated[Format, typer.Option("--format", help="What is printed; the files are always all written.")] = Format.text,
     conf: Conf = None,
     sets: Set = None,
@@ -238,7 +244,7 @@ def reconcile(
     """
     from pipelines.jobs.reconcile import run_reconcile
     from pipelines.reconcile.report import planned, to_json, to_text
-    from pipelines.reconcile.run import Range
+    from pipelines.reconcile.span import Range
 
     if date and (first or last):
         raise ConfigError("--date: cannot go with --from or --to; give one date, or a range")
@@ -246,9 +252,14 @@ def reconcile(
         raise ConfigError("--from: lies after --to")
     if since_last and (date or first or last):
         raise ConfigError("--since-last: cannot go with --date, --from or --to; it finds the dates itself")
+    if not 0 < sample <= 1:
+        raise ConfigError(f"--sample: {sample:g} is no share; allowed: above 0, up to 1")
+    if sample < 1 and repair:
+        raise ConfigError("--sample: cannot go with --repair; a sample shows whether to look at all, which is what repairs")
     span = None if since_last else Range(first=_day(date or first), last=_day(date or last))
     config = _configuration(conf, sets)
-    result, page = run_reconcile(_lake(config, debug), config, span, fix=repair and not dry_run)
+    lake = _lake(config, debug)
+    result, page = run_reconcile(lake, config, span, fix=repair and not dry_run, hourly=by_hour, share=sample)
     if output is Format.json:
         typer.echo(to_json(result))
     else:

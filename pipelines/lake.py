@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, TimestampType
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -37,7 +37,7 @@ NO_DATA_CHANGE = (
     "VACUUM END",
 )
 MENDED = "rejoin.mended"
-"""In the metadata of commits that took copies out of bronze, and added nothing."""
+"""In the metadata of commits that took copies out of bronze, or put back what it had lost: nothing in them is new."""
 _OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
@@ -240,6 +240,10 @@ class Lake:
         detail = self._detail(table)
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
 
+    def location(self, table: str) -> str:
+        """The directory of the table's files, also of one in a catalog."""
+        return str(self._detail(table)["location"])
+
     def _detail(self, table: str) -> Row:
         return self.spark.sql(f"DESCRIBE DETAIL {self.identifier(table)}").collect()[0]
 
@@ -317,10 +321,14 @@ class Lake:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         for attempt in conflict_retries():
             with attempt:
-                if self.config.lake_is_catalog:
-                    writer.saveAsTable(self.identifier(table))
-                else:
-                    writer.save(self.path(table))
+                self.save(writer, table)
+
+    def save(self, writer: DataFrameWriter, table: str) -> None:
+        """Where a Delta writer writes."""
+        if self.config.lake_is_catalog:
+            writer.saveAsTable(self.identifier(table))
+        else:
+            writer.save(self.path(table))
 
 
 def is_gone(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pyspark.sql.types import DateType, IntegerType, LongType, StringType, StructField, StructType, TimestampType
+from pyspark.sql.types import BooleanType, DateType, IntegerType, LongType, StringType, StructField, StructType, TimestampType
 
 from pipelines.events import Streams
 
@@ -82,6 +82,7 @@ DIFFS_SCHEMA = StructType(
         StructField("batch_row", StringType()),
         StructField("cause", StringType()),
         StructField("detail", StringType()),
+        StructField("repaired", BooleanType()),
     ]
 )
 

@@ -16,7 +16,8 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
-from pipelines.reconcile.run import Range, Reconciliation
+from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.span import Range
 from pipelines.settle.run import SettleResult
 
 CONF = Path(__file__).parent.parent / "conf" / "playback.yml"

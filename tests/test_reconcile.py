@@ -18,8 +18,8 @@ from pipelines.observe.ledger import Entry, Ledger
 from pipelines.reconcile import lock
 from pipelines.reconcile.lock import only_one
 from pipelines.reconcile.report import planned, to_dict, to_html, to_text
-from pipelines.reconcile.run import Range
 from pipelines.reconcile.since import since_last
+from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown
 
@@ -167,7 +167,7 @@ def test_a_landing_file_that_stands_twice_in_bronze_is_found_and_taken_out(repla
     assert (found.verdict, door.files_ingested_twice, door.rows_copied) == ("differs", 1, 9 * times)
     assert planned(found) == f"--repair would take copied rows out of bronze (impressions {9 * times})"
     repaired = pipeline.reconcile(fix=True)
-    assert (repaired.verdict, repaired.copies_removed) == ("repaired", 9 * times)
+    assert (repaired.verdict, repaired.mended.copies) == ("repaired", 9 * times)
     assert sorted(map(str, pipeline.rows("impressions"))) == before
     # The join's stream goes on over the commit that took rows away.
     pipeline.wave([shown("after", "2026-01-11T01:00:00Z")], [play("after", "2026-01-11T01:01:00Z")])

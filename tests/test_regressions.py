@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.jobs.rebuild import rebuild
 from pipelines.lake import Lake
-from pipelines.reconcile.run import Range
+from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown
 from tests.conftest import FOR_FEW_ROWS

@@ -115,7 +115,7 @@ class Door:
         # hold may have landed, or be new; so may all that a checkpoint meets that was made over a lake with data in it.
         self._rewound = self._rewound or (self._last_batch is not None and batch_id < self._last_batch)
         again = self.checkpoint.recovers or self._rewound or batch_id == self._last_batch
-        rows = _lightened(self._as_judged_before(lake, parsed) if again else parsed).persist()
+        rows = _lightened(not_quarantined_before(lake, self.stream, parsed) if again else parsed).persist()
         try:
             figures = self._figures(rows, watermark)
             self.still_there()
@@ -189,11 +189,12 @@ class Door:
         same = [F.col(f"here.{name}").eqNullSafe(F.col(f"known.{name}")) for name in known.columns]
         return rows.alias("here").join(known, reduce(and_, same), "left_anti").select(*(f"here.{name}" for name in rows.columns))
 
-    def _as_judged_before(self, lake: Lake, rows: DataFrame) -> DataFrame:
-        """Leave out the lines that are in quarantine: a clock that was ahead once would be in time by now."""
-        judged = lake.read("quarantine").where(F.col("stream") == self.stream.name).select("source", "payload").distinct()
-        same = (F.col("__raw.source") == F.col("source")) & (_payload(rows) == F.col("payload"))
-        return rows.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*rows.columns)
+
+def not_quarantined_before(lake: Lake, stream: EventStream, parsed: DataFrame) -> DataFrame:
+    """Leave out the accepted lines that are in quarantine: a clock that was ahead once would be in time by now."""
+    judged = lake.read("quarantine").where(F.col("stream") == stream.name).select("source", "payload").distinct()
+    same = (F.col("__raw.source") == F.col("source")) & (_payload(parsed) == F.col("payload"))
+    return parsed.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*parsed.columns)
 
 
 def _lightened(parsed: DataFrame) -> DataFrame:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import structlog
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config import FilesSource, TriggerConfig
@@ -30,7 +30,6 @@ def read_files(spark: SparkSession, source: FilesSource, trigger: TriggerConfig,
         .option("maxFileAge", "36500d")
         .load(path)
     )
-    blank = F.length(F.trim(F.translate("value", "\r\t", "  "))) == 0
     raw = F.struct(
         F.col("value"),
         F.col("_metadata.file_path").alias("source"),
@@ -40,7 +39,18 @@ def read_files(spark: SparkSession, source: FilesSource, trigger: TriggerConfig,
         F.current_timestamp().alias("record_time"),
         F.current_timestamp().alias("ingest_time"),
     )
-    return lines.where(~blank).select(raw.alias("__raw"))
+    return lines.where(~_is_blank()).select(raw.alias("__raw"))
+
+
+def landed_lines(spark: SparkSession, path: str) -> DataFrame:
+    """What is in a landing directory now: a batch of the lines that `read_files` makes events of, as `value`, with the files'
+    `_metadata`."""
+    reader = spark.read.format("text").option("lineSep", "\n").option("pathGlobFilter", FILE_NAMES)
+    return reader.option("recursiveFileLookup", "true").load(path).where(~_is_blank())
+
+
+def _is_blank() -> Column:
+    return F.length(F.trim(F.translate("value", "\r\t", "  "))) == 0
 
 
 def _prepare_directory(path: str, where: str) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -26,7 +28,31 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str, offsets: Ma
     value = _value(source, where)
     reader = spark.readStream.format("kafka").options(**_options(source, where))
     records = reader.option("startingOffsets", _starting(source, offsets, partitions)).load()
-    raw = F.struct(
+    return records.select(_raw(value))
+
+
+def read_kafka_ranges(
+    spark: SparkSession, source: KafkaSource, where: str, ranges: Mapping[int, Collection[tuple[int, int]]]
+) -> DataFrame:
+    """As `read_kafka`, a batch: the records at some offsets, by partition and both ends inclusive, as far as Kafka has them."""
+    partition_count(source, where)  # as above
+    wanted = {partition: sorted(spans) for partition, spans in ranges.items() if spans}
+    first = {str(p): spans[0][0] for p, spans in wanted.items()}
+    last = {str(p): max(end for _, end in spans) + 1 for p, spans in wanted.items()}
+    options = {name: value for name, value in _options(source, where).items() if name != "subscribe" and "PerTrigger" not in name}
+    options |= {"assign": json.dumps({source.topic: sorted(wanted)}), "failOnDataLoss": "false"}
+    options |= {"startingOffsets": json.dumps({source.topic: first}), "endingOffsets": json.dumps({source.topic: last})}
+    records = spark.read.format("kafka").options(**options).load()
+    inside = [
+        (F.col("partition") == partition) & F.col("offset").between(*span)
+        for partition, spans in wanted.items()
+        for span in spans
+    ]
+    return records.where(reduce(or_, inside)).select(_raw(_value(source, where)))
+
+
+def _raw(value: list[Column]) -> Column:
+    return F.struct(
         *value,
         F.col("topic").alias("source"),
         F.col("partition").alias("source_partition"),
@@ -34,8 +60,7 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str, offsets: Ma
         F.col("timestamp").alias("source_time"),
         F.col("timestamp").alias("record_time"),
         F.current_timestamp().alias("ingest_time"),
-    )
-    return records.select(raw.alias("__raw"))
+    ).alias("__raw")
 
 
 def _value(source: KafkaSource, where: str) -> list[Column]:

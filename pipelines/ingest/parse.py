@@ -27,7 +27,10 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from pipelines.config import Config
+from pipelines.durations import micros
 from pipelines.events import EventStream
+from pipelines.instants import to_micros
 
 
 class Reason(str, Enum):
@@ -53,6 +56,14 @@ class ParseRules:
     max_event_bytes: int
     max_future_skew_us: int
     earliest_us: int
+
+
+def rules_of(config: Config) -> ParseRules:
+    return ParseRules(
+        max_event_bytes=config.ingest.max_event_bytes,
+        max_future_skew_us=micros(config.join.max_future_skew),
+        earliest_us=to_micros(config.ingest.earliest_event_time),
+    )
 
 
 _ISO = (

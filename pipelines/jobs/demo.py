@@ -20,7 +20,8 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
-from pipelines.reconcile.run import Range, Reconciliation
+from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.span import Range
 
 _MARKER = ".rejoin-demo"
 

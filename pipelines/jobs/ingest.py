@@ -11,16 +11,14 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config, KafkaSource
-from pipelines.durations import micros
 from pipelines.errors import RejoinError
 from pipelines.events import EventStream
 from pipelines.inforce import put_in_force
 from pipelines.ingest.door import Door
 from pipelines.ingest.idle import IdleWatch
-from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.parse import parse, rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
-from pipelines.instants import to_micros
 from pipelines.jobs.driving import triggered, wait
 from pipelines.lake import Lake
 
@@ -79,11 +77,6 @@ def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, Dat
         consumes = {"topic": source.topic, "topic_id": check_continues(stream.name, source, place).id}
     raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source", place.offsets)
     identity = checkpoint_id(lake.spark, place.checkpoint, recovers=lake.size(stream.name)[0] > 0)
-    rules = ParseRules(
-        max_event_bytes=config.ingest.max_event_bytes,
-        max_future_skew_us=micros(config.join.max_future_skew),
-        earliest_us=to_micros(config.ingest.earliest_event_time),
-    )
     door = Door(
         lake=lake,
         stream=stream,
@@ -93,7 +86,7 @@ def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, Dat
         still_there=partial(check_same_topic, stream.name, source, consumes.get("topic_id")),
     )
     writer = (
-        parse(raw, stream, rules)
+        parse(raw, stream, rules_of(config))
         .writeStream.queryName(f"ingest:{stream.name}")
         .option("checkpointLocation", place.checkpoint)
         .foreachBatch(door)

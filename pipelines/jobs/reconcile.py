@@ -1,6 +1,8 @@
 """Reconcile: compare, report, record."""
 
+import uuid
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 from pipelines.config import Config
@@ -8,8 +10,9 @@ from pipelines.errors import ConfigError
 from pipelines.lake import Lake
 from pipelines.reconcile.lock import only_one
 from pipelines.reconcile.report import write_files, write_history
-from pipelines.reconcile.run import Range, Reconciliation, reconcile
+from pipelines.reconcile.run import Plan, Reconciliation, reconcile
 from pipelines.reconcile.since import since_last
+from pipelines.reconcile.span import Range
 
 
 def run_reconcile(
@@ -18,6 +21,8 @@ def run_reconcile(
     span: Range | None,
     *,
     fix: bool = False,
+    hourly: bool = False,
+    share: float = 1.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Reconciliation, Path]:
     """Reconcile `span` (None: what may differ since the last run that agreed), write the reports and the history; the result and
@@ -29,7 +34,9 @@ def run_reconcile(
     reports = report_directory(lake, config)
     with only_one(lake):
         dates = since_last(lake) if span is None else span
-        result = reconcile(lake, config, dates, fix=fix, reports=reports, say=say)
+        run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
+        plan = Plan(span=dates, hourly=hourly, share=share, fix=fix)
+        result = reconcile(lake, config, plan, run_id=run_id, reports=reports, say=say)
         page = write_files(result, reports)
         write_history(lake, result, page)
     return result, page

@@ -4,7 +4,7 @@ Proofs are taken from Delta's own history: a commit that no lane of Rejoin makes
 why it is wrong now. What is said of a row holds for its outcome.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
@@ -18,6 +18,7 @@ from pipelines.instants import iso
 from pipelines.lake import MENDED, NO_DATA_CHANGE, Lake, is_gone
 from pipelines.reconcile.batch import attribute
 from pipelines.reconcile.diff import DiffClass, compare
+from pipelines.reconcile.losses import Losses
 
 # Each look at an earlier version reads the table once more.
 _COMMITS_LOOKED_AT = 20
@@ -27,7 +28,8 @@ class Cause(str, Enum):
     """`late_outcome`, `late_exposure`, `not_settled`: settle has never run, and the answer needs it (the event, or the exposure,
     came late; or neither). `conflicting_events`: several different events of one id, on several dates. `table_changed`: a commit
     that no lane made changed the row. `bronze_changed`: one took the event, or the exposure of the row, out of bronze.
-    `configuration_changed`: the row is right by a rule that holds for other outcomes."""
+    `bronze_lost`: that has gone from bronze, and data files of its date are not there. `configuration_changed`: the row is right
+    by a rule that holds for other outcomes."""
 
     LATE_OUTCOME = "late_outcome"
     LATE_EXPOSURE = "late_exposure"
@@ -35,6 +37,7 @@ class Cause(str, Enum):
     CONFLICTING_EVENTS = "conflicting_events"
     TABLE_CHANGED = "table_changed"
     BRONZE_CHANGED = "bronze_changed"
+    BRONZE_LOST = "bronze_lost"
     CONFIGURATION_CHANGED = "configuration_changed"
     UNKNOWN = "unknown"
 
@@ -55,13 +58,15 @@ class _Commit:
     told: str
 
 
-def with_causes(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules) -> DataFrame:
-    """`differing` (rows of `diff.compare`, none of them matched) with `cause`, and `detail` where there is more to say."""
+def with_causes(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules, losses: Mapping[str, Losses]) -> DataFrame:
+    """`differing` (rows of `diff.compare`, none of them matched) with `cause`, and `detail` where there is more to say. `losses`
+    are those of each stream's bronze."""
     found = [
         *_conflicts(differing),
         *(_unsettled(lake, differing, pinned) if not pinned.settled else ()),
         *_changed_table(lake, differing, pinned),
         *_changed_bronze(lake, differing, pinned),
+        *_lost_bronze(lake, differing, pinned, losses),
         *_other_rules(lake, differing, pinned, rules),
     ]
     proven = [
@@ -121,16 +126,32 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
 
 def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
     """The outcomes whose event, or whose row's exposure, was in bronze before a commit that only takes away."""
-    streams = lake.streams
-    for stream, rows, id in (
-        (streams.outcome, pinned.outcomes, F.col("outcome_id")),
-        (streams.exposure, pinned.exposures, F.col("stream_row.exposure_id")),
-    ):
-        gone = differing.join(rows.select(F.col(stream.id).alias("__now")), id == F.col("__now"), "left_anti")
+    for stream, gone, id, _ in _without_origin(lake, differing, pinned):
         for commit in _foreign(lake, stream.name, lake.version(stream.name), appends=True):
             proof = _was_there(lake, stream, commit, gone, id)
             if proof is not None:
                 yield proof, Cause.BRONZE_CHANGED, f"{stream.name}: {commit.told}"
+
+
+def _lost_bronze(lake: Lake, differing: DataFrame, pinned: Pinned, losses: Mapping[str, Losses]) -> Iterator[_Proof]:
+    """The outcomes whose event, or whose row's exposure, is not in bronze, on a date of which data files are gone."""
+    for stream, gone, _, time in _without_origin(lake, differing, pinned):
+        lost = losses[stream.name]
+        if lost.gone:
+            told = f"{stream.name}: {len(lost.gone)} data files are not there, the first is {lost.gone[0]}"
+            yield gone.where(F.to_date(time).isin(*lost.gone_dates)), Cause.BRONZE_LOST, told
+
+
+def _without_origin(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[tuple[EventStream, DataFrame, Column, Column]]:
+    """Of each stream the rows whose event, or exposure, is not in bronze as pinned; that one's id and time."""
+    outcome, exposure = lake.streams.outcome, lake.streams.exposure
+    row = F.col("stream_row")
+    for stream, rows, id, time in (
+        (outcome, pinned.outcomes, F.col("outcome_id"), row.getField(outcome.event_time)),
+        (exposure, pinned.exposures, row.getField("exposure_id"), row.getField("exposure_time")),
+    ):
+        there = rows.select(F.col(stream.id).alias("__now"))
+        yield stream, differing.where(id.isNotNull()).join(there, id == F.col("__now"), "left_anti"), id, time
 
 
 def _was_there(lake: Lake, stream: EventStream, commit: _Commit, gone: DataFrame, id: Column) -> DataFrame | None:

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
 from pipelines.events import EventStream
+from pipelines.ingest.files import landed_lines
 from pipelines.lake import MENDED, Lake, column_list
 from pipelines.sink import merge, user_metadata
 
@@ -43,7 +44,7 @@ class Copied:
 def copied_files(lake: Lake, stream: EventStream, bronze: DataFrame) -> list[Copied]:
     """The files of which `bronze` (all or some dates of the stream's table) has more rows than it should."""
     files = bronze.where(F.col("source_partition").isNull() & F.col("source").isNotNull())
-    files = files.select("source", F.unix_micros("ingest_time").alias("at"), _content(stream).alias("content"))
+    files = files.select("source", F.unix_micros("ingest_time").alias("at"), content(stream).alias("content"))
     repeats = F.count("*") >= _REPEATS * F.approx_count_distinct("content")
     each = files.groupBy("source").agg(F.min("at").alias("first"), F.max("at").alias("last"), repeats.alias("repeats"))
     suspects = each.where("first < last OR repeats").select("source").persist()
@@ -137,7 +138,7 @@ def _copied_records(bronze: DataFrame) -> DataFrame:
     return records.agg(F.count("*").alias("rows")).where("rows > 1")
 
 
-def _content(stream: EventStream) -> Column:
+def content(stream: EventStream) -> Column:
     """A row's event as a number: equal events have equal ones."""
     own = (F.to_json(f.name) if isinstance(f.dataType, MapType) else F.col(f.name) for f in stream.schema)
     return F.xxhash64(*own, "rescued")
@@ -154,13 +155,11 @@ def _accepted_lines(lake: Lake, stream: EventStream, sources: Sequence[str]) -> 
 
 
 def _lines(lake: Lake, source: str) -> int | None:
-    """The lines of a file that are not blank, as ingest counts them; None where it is gone."""
-    path = _GLOB.sub(r"\\\1", unquote(source))
+    """How many events the lines of a file are; None where it is gone."""
     try:
-        lines = lake.spark.read.format("text").option("lineSep", "\n").load(path)
+        return landed_lines(lake.spark, _GLOB.sub(r"\\\1", unquote(source))).count()
     except AnalysisException:
         return None
-    return lines.where(F.length(F.trim(F.translate("value", "\r\t", "  "))) > 0).count()
 
 
 def _all(conditions: Sequence[Column]) -> Column:

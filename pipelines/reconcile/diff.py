@@ -11,8 +11,9 @@ Classes of a row of the comparison:
 - `misplaced`: the row is in a partition that is not that of its event time.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pyspark.sql import Column, DataFrame, Row, Window
@@ -133,6 +134,29 @@ def summarise(compared: DataFrame) -> list[HourSummary]:
         )
         for (date, hour), rows in classes.items()
     ]
+
+
+def added_up(hours: Sequence[HourSummary]) -> list[HourSummary]:
+    """One summary for each hour, of several that tell of parts of it; in order of time."""
+    by_hour: dict[tuple[str, int], list[HourSummary]] = {}
+    for each in hours:
+        by_hour.setdefault((each.event_date, each.hour), []).append(each)
+    return [_sum(by_hour[hour]) if len(by_hour[hour]) > 1 else by_hour[hour][0] for hour in sorted(by_hour)]
+
+
+def _sum(hours: Sequence[HourSummary]) -> HourSummary:
+    counts, columns = Counter[str](), Counter[str]()
+    for each in hours:
+        counts.update(each.counts)
+        columns.update(each.columns)
+    return replace(
+        hours[0],
+        batch_rows=sum(each.batch_rows for each in hours),
+        table_rows=sum(each.table_rows for each in hours),
+        unattributed=sum(each.unattributed for each in hours),
+        counts=dict(counts),
+        columns=dict(columns),
+    )
 
 
 def _differs(field: StructField, tolerance: ColumnTolerance | None) -> Column:

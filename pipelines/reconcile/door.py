@@ -7,18 +7,20 @@ from functools import reduce
 from operator import add, and_, or_
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.events import EventStream, Streams
 from pipelines.gaps import Acceptance, accepted
 from pipelines.lake import Lake, at
 from pipelines.reconcile.copies import copied_files
+from pipelines.reconcile.losses import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
-    """Rows and files of one stream in bronze as it is now, `rows_copied` of them too many; of Kafka, what all offsets say."""
+    """Rows and files of one stream in bronze as it is now, `rows_copied` of them too many; what it had once and has no more:
+    `data_files_gone`, `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
@@ -26,8 +28,17 @@ class StreamDoor:
     files: int
     files_ingested_twice: int
     rows_copied: int
+    data_files_gone: int
+    rows_lost: int
+    files_incomplete: int
     quarantined: dict[str, int]
     offsets: "Offsets"
+
+    @property
+    def mendable(self) -> bool:
+        """Whether bronze has rows twice, or too few."""
+        offsets = self.offsets.missing or self.offsets.twice
+        return bool(self.files_ingested_twice or self.data_files_gone or self.rows_lost or offsets)
 
     @property
     def quarantine_rate(self) -> float:
@@ -91,7 +102,7 @@ class Account:
         return {**totals, "balances": self.unbalanced == 0, "unbalanced_hours": [asdict(h) for h in self.hours if h.unbalanced]}
 
 
-def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, *, from_kafka: bool) -> StreamDoor:
+def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Losses, *, from_kafka: bool) -> StreamDoor:
     """What bronze (in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
     from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
     figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
@@ -106,22 +117,51 @@ def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, *, from_kafk
         files=files,
         files_ingested_twice=len(copied),
         rows_copied=sum(each.surplus for each in copied),
+        data_files_gone=len(losses.gone),
+        rows_lost=losses.rows,
+        files_incomplete=len(losses.lines),
         quarantined={row["reason"]: row["count"] for row in reasons},
         offsets=_offsets(lake, stream.name) if from_kafka else Offsets(),
     )
 
 
-def _offsets(lake: Lake, stream: str) -> Offsets:
+def lost_offsets(lake: Lake, stream: str, topic: str) -> dict[int, list[tuple[int, int]]]:
+    """By partition, the offsets (both ends inclusive) of the topic as it is now that have landed neither in bronze nor in
+    quarantine, between the first and the last that have, outside of accepted gaps."""
+    acceptances = accepted(lake, stream)
+    gaps = _accepted_ranges(acceptances)
+    newest = sum(each.made_anew for each in acceptances if each.topic == topic)
+    here = _landed_offsets(lake, stream, acceptances).where((F.col("source") == topic) & (F.col("generation") == newest))
+    order = Window.partitionBy("source_partition").orderBy("source_offset")
+    following = (
+        here.select("source_partition", "source_offset").distinct().withColumn("__next", F.lead("source_offset").over(order))
+    )
+    holes = following.where(F.col("__next") > F.col("source_offset") + 1).collect()
+    lost: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for row in sorted(holes):
+        partition, spans = row["source_partition"], [(row["source_offset"] + 1, row["__next"] - 1)]
+        for first, last in gaps.get((topic, partition, newest), []):
+            spans = [part for a, b in spans for part in ((a, min(b, first - 1)), (max(a, last + 1), b)) if part[0] <= part[1]]
+        lost[partition] += spans
+    return dict(lost)
+
+
+def _landed_offsets(lake: Lake, stream: str, acceptances: Sequence[Acceptance]) -> DataFrame:
+    """The offsets in bronze, and those in quarantine up to the last in bronze."""
     # Bronze at one version, and quarantine after it: a micro-batch writes quarantine first, so up to the last offset in bronze
     # all is there that ever will be.
-    acceptances = accepted(lake, stream)
     bronze = _generations(lake.read(stream, lake.version(stream)), acceptances)
     quarantine = _generations(lake.read("quarantine").where(F.col("stream") == stream), acceptances)
     reach = bronze.groupBy(*_PLACE).agg(F.max("source_offset").alias("__reach"))
     judged = bronze.unionByName(quarantine).join(F.broadcast(reach), list(_PLACE), how="inner")
+    return judged.where(F.col("source_offset") <= F.col("__reach"))
+
+
+def _offsets(lake: Lake, stream: str) -> Offsets:
+    acceptances = accepted(lake, stream)
     gaps = _accepted_ranges(acceptances)
     each = (
-        judged.where(F.col("source_offset") <= F.col("__reach"))
+        _landed_offsets(lake, stream, acceptances)
         .groupBy(*_PLACE)
         .agg(
             F.min("source_offset").alias("first"),
@@ -185,8 +225,9 @@ def _within(ranges: Mapping[_Place, Sequence[tuple[int, int]]]) -> Column:
     return reduce(or_, inside, F.lit(False))
 
 
-def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> Account:
-    """Balance the books. `outcomes` has one row an id with `__versions`; `final` tells which are at or below the bound."""
+def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Column) -> tuple[list[HourBooks], int]:
+    """Balance the books, by hour; and how many ids have several events. `outcomes` has one row an id with `__versions`; `final`
+    tells which are at or below the bound."""
     time = F.col(streams.outcome.event_time)
     hour = F.to_date(time).cast("string").alias("date"), F.hour(time).alias("hour")
     ids = table.select(F.col(streams.outcome.id).alias("__id"), F.lit(True).alias("__there")).distinct()
@@ -200,4 +241,4 @@ def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Colu
     rows = counted.orderBy("date", "hour").collect()
     names = ("landed", "attributed", "pending")
     books = (HourBooks(event_date=r["date"], hour=r["hour"], **{name: r[name] for name in names}) for r in rows)
-    return Account(hours=tuple(books), conflicting=sum(r["conflicting"] for r in rows))
+    return list(books), sum(r["conflicting"] for r in rows)

@@ -1,12 +1,14 @@
-"""Earlier reconciliations, as the report's trend shows them."""
+"""The lake's own history of reconciliations: runs, rows that differed, rows that were repaired and why."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.lake import Lake
+from pipelines.schemas import DIFFS_SCHEMA
 
 _RUNS_SHOWN = 60
 
@@ -29,6 +31,39 @@ def earlier_runs(lake: Lake) -> list[EarlierRun]:
         return []
     rows = lake.read("reconciliations").orderBy(F.desc("finished_at")).limit(_RUNS_SHOWN).select("summary").collect()
     return [_run(json.loads(row["summary"])) for row in reversed(rows)]
+
+
+def as_told() -> list[Column]:
+    """Of differing rows with their causes (see `causes.with_causes`): what is told of each, `event_time` in microseconds."""
+    return [
+        F.col("class"),
+        F.col("cause"),
+        F.col("detail"),
+        F.col("outcome_id").cast("string").alias("outcome_id"),
+        F.unix_micros("event_time").alias("event_time"),
+        F.concat_ws(",", "columns").alias("columns"),
+        F.to_json("stream_row").alias("stream_row"),
+        F.to_json("batch_row").alias("batch_row"),
+    ]
+
+
+def record_repairs(lake: Lake, run_id: str, explained: DataFrame) -> None:
+    """Append every row that is about to be repaired, and why, to `reconciliation_diffs`. Before the repair: a run that is killed
+    in between leaves a word too many, not one too few."""
+    lake.ensure("reconciliation_diffs")
+    told = explained.where("counts").select(*as_told()).withColumn("repaired", F.lit(True))
+    _append(lake, run_id, told)
+
+
+def record_sample(lake: Lake, run_id: str, rows: DataFrame) -> None:
+    """Append differing rows (columns of `as_told`) that stay as they are."""
+    _append(lake, run_id, rows.withColumn("repaired", F.lit(False)))
+
+
+def _append(lake: Lake, run_id: str, rows: DataFrame) -> None:
+    dated = rows.withColumn("event_time", F.timestamp_micros("event_time")).withColumn("run_id", F.lit(run_id))
+    dated = dated.withColumn("run_date", F.current_date())
+    lake.append("reconciliation_diffs", dated.select(*DIFFS_SCHEMA.names))
 
 
 def _run(summary: dict[str, Any]) -> EarlierRun:

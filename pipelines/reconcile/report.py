@@ -12,13 +12,17 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 from pipelines.instants import iso
 from pipelines.lake import Lake
 from pipelines.readable import size
+from pipelines.reconcile.comparison import NOTHING_FINAL
 from pipelines.reconcile.door import StreamDoor
 from pipelines.reconcile.expectations import Check
-from pipelines.reconcile.run import NOTHING_FINAL, Reconciliation
-from pipelines.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
+from pipelines.reconcile.history import record_sample
+from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.sampling import Sampled
+from pipelines.schemas import RECONCILIATIONS_SCHEMA
 
 JSON_SCHEMA_VERSION = 1
 _SHOWN_SAMPLES = 50
+REFUSED = "bronze has lost rows that their source no longer has; bring those back first (the door says how many)"
 
 
 def to_dict(run: Reconciliation) -> dict[str, Any]:
@@ -36,12 +40,17 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "counts": run.counts,
         "differences": run.differences,
         "repaired": run.repaired,
-        "copies_removed": run.copies_removed,
+        "repair_refused": run.refused,
+        "copies_removed": run.mended.copies,
+        "relanded": run.mended.relanded,
+        "sampled": asdict(run.sampled) if run.sampled else None,
+        "by_hour": run.hourly,
         "before_repair": run.before_repair,
         "causes": run.causes,
         "account": {**run.account.as_dict(), "unattributed": run.unattributed},
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "door": [{**asdict(door), "quarantine_rate": door.quarantine_rate} for door in run.doors],
+        "volumes": [{**asdict(hour), "volume": hour.volume} for hour in run.volumes],
         "expectations": [asdict(check) for check in run.checks],
         "lateness": run.lateness.as_dict(),
         "configuration": run.configuration,
@@ -62,6 +71,7 @@ def to_text(run: Reconciliation) -> str:
         f"{run.verdict.upper()}: {_verdict_sentence(run)}",
         "",
         f"  dates      {run.range}, up to {_bound(run) or 'the last event'}",
+        *([f"  sample     {_sample_sentence(run.sampled)}"] if run.sampled else []),
         f"  outcomes   {books.landed:,} landed = {books.attributed:,} in the table + {books.pending:,} pending"
         f"{'' if not books.unbalanced else '   DOES NOT BALANCE'}",
         f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
@@ -69,9 +79,8 @@ def to_text(run: Reconciliation) -> str:
     ]
     for door in run.doors:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in door.quarantined.items()) or "none"
-        lines.append(
-            f"  {door.stream:<10} {door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}{_given_up(door)}"
-        )
+        rows = f"{door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}"
+        lines.append(f"  {door.stream:<10} {rows}{_given_up(door)}{_lost(door)}")
     lines += ["", "  class                        rows"]
     lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
     if run.causes:
@@ -79,8 +88,12 @@ def to_text(run: Reconciliation) -> str:
     if run.repaired:
         before = ", ".join(f"{name} {count:,}" for name, count in run.before_repair.items() if count)
         lines += ["", f"  repaired {run.repaired:,} outcomes ({before})"]
-    if run.copies_removed:
-        lines += ["", f"  took {run.copies_removed:,} copied rows out of bronze"]
+    if run.mended.relanded:
+        lines += ["", f"  put {run.mended.relanded:,} lost rows back into bronze"]
+    if run.mended.copies:
+        lines += ["", f"  took {run.mended.copies:,} copied rows out of bronze"]
+    if run.refused:
+        lines += ["", f"  NOT REPAIRED: {REFUSED}"]
     lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
     return "\n".join(lines)
 
@@ -89,6 +102,9 @@ def planned(run: Reconciliation) -> str:
     """What a repair of what was found would do, in one line."""
     outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
     copies = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_copied + d.offsets.twice))
+    lost = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_lost or d.offsets.missing))
+    if lost:
+        return f"--repair would put lost rows back into bronze ({lost}), as far as their source has them, and compare again"
     parts = [f"write the batch answer of what differs ({outcomes})"] if outcomes else []
     parts += [f"take copied rows out of bronze ({copies})"] if copies else []
     return f"--repair would {' and '.join(parts)}" if parts else "--repair would change nothing"
@@ -112,6 +128,8 @@ def to_html(run: Reconciliation) -> str:
     return environment.get_template("report.html.j2").render(
         run=data,
         sentence=_verdict_sentence(run),
+        sample_sentence=_sample_sentence(run.sampled) if run.sampled else "",
+        refused=REFUSED if run.refused else "",
         dates=str(run.range),
         most=most,
         plots=plots(run.hours, run.lateness, run.earlier),
@@ -132,7 +150,7 @@ def write_files(run: Reconciliation, reports: Path) -> Path:
 def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
     """Append the run to `reconciliations` and its sample of differences to `reconciliation_diffs`."""
     lake.ensure("reconciliations", "reconciliation_diffs")
-    summary = {k: v for k, v in to_dict(run).items() if k not in ("sample", "earlier_runs")}
+    summary = {k: v for k, v in to_dict(run).items() if k not in ("sample", "earlier_runs", "volumes")}
     row = (
         run.run_id,
         run.started_us,
@@ -150,18 +168,22 @@ def write_history(lake: Lake, run: Reconciliation, page: Path) -> None:
         frame = frame.withColumn(name, F.timestamp_micros(name))
     frame = frame.withColumn("run_date", F.to_date("finished_at"))
     lake.append("reconciliations", frame.select(*RECONCILIATIONS_SCHEMA.names))
-    if run.sample:
+    if run.sample and not run.repaired:  # what was repaired has been written down before
         names = ("class", "outcome_id", "event_time", "columns", "stream_row", "batch_row", "cause", "detail")
         types = [StructField(n, LongType() if n == "event_time" else StringType()) for n in names]
-        diffs = lake.spark.createDataFrame([tuple(r[n] for n in names) for r in run.sample], StructType(types))
-        diffs = diffs.withColumn("event_time", F.timestamp_micros("event_time")).withColumn("run_id", F.lit(run.run_id))
-        diffs = diffs.withColumn("run_date", F.to_date(F.timestamp_micros(F.lit(run.finished_us))))
-        lake.append("reconciliation_diffs", diffs.select(*DIFFS_SCHEMA.names))
+        record_sample(
+            lake, run.run_id, lake.spark.createDataFrame([tuple(r[n] for n in names) for r in run.sample], StructType(types))
+        )
 
 
 def _bound(run: Reconciliation) -> str | None:
     """Up to when outcomes were compared; `nothing` where no horizon has been published yet."""
     return "nothing" if run.pins.bound == NOTHING_FINAL else iso(run.pins.bound)
+
+
+def _sample_sentence(sample: Sampled) -> str:
+    whole = f"{100 * sample.share:g} % of the outcomes by a hash of their ids"
+    return f"{whole}; with {100 * sample.confidence:g} % confidence at most {100 * sample.at_most:.2g} % of all differ"
 
 
 def _outcome(check: Check) -> str:
@@ -170,6 +192,11 @@ def _outcome(check: Check) -> str:
 
 def _given_up(door: StreamDoor) -> str:
     return f"; {door.offsets.given_up:,} offsets in accepted gaps" if door.offsets.given_up else ""
+
+
+def _lost(door: StreamDoor) -> str:
+    gone = f" ({door.data_files_gone:,} data files are gone)" if door.data_files_gone else ""
+    return f"; LOST: {door.rows_lost:,} rows{gone}" if door.rows_lost or gone else ""
 
 
 def _text(value: object) -> str | None:

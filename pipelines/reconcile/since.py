@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.lake import Lake, at
-from pipelines.reconcile.run import Range
+from pipelines.reconcile.span import Range
 
 
 def since_last(lake: Lake) -> Range:
@@ -31,6 +31,7 @@ def _last_agreeing(lake: Lake) -> dict[str, Any] | None:
     if not lake.exists("reconciliations"):
         return None
     runs = lake.read("reconciliations").where("verdict IN ('agrees', 'repaired') AND to_date IS NULL")
+    runs = runs.where("get_json_object(summary, '$.sampled') IS NULL")  # a sample says little of dates
     found = runs.orderBy(F.desc("finished_at")).limit(1).select("summary", F.unix_micros("started_at").alias("at")).collect()
     return {**json.loads(found[0]["summary"]), "started_us": found[0]["at"]} if found else None
 

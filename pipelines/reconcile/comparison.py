@@ -1,0 +1,192 @@
+"""One comparison: batch's answer for a slice of outcomes, from pinned bronze, against the rows of the pinned table.
+
+What the table answers for is what settle's last run had seen (DESIGN section 2). So bronze is pinned at the versions of that
+run, and outcomes are compared up to its horizon; or all of them where it settled all and nothing has landed since.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.bookkeeping import Settled, last_settled
+from pipelines.config import Config
+from pipelines.inforce import rules_in_force
+from pipelines.lake import Lake, at
+from pipelines.reconcile.batch import attribute, outcome_events
+from pipelines.reconcile.causes import Pinned
+from pipelines.reconcile.diff import DiffClass, HourSummary, compare, summarise
+from pipelines.reconcile.door import HourBooks, account
+from pipelines.reconcile.span import Slice, sampled
+
+# The bound before the join has published any horizon: earlier than every event.
+NOTHING_FINAL = -(2**53)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What is read: table versions, the bound of event time (microseconds, inclusive; None: every outcome), and whether settle
+    has ever run."""
+
+    exposure_version: int
+    outcome_version: int
+    attributed_version: int
+    bound: int | None
+    settled: bool
+
+
+def pin(lake: Lake) -> Pins:
+    # The table first: what settle had seen is then read as of that version, so the two belong together.
+    attributed = lake.version(lake.attributed)
+    settled = last_settled(lake, attributed)
+    exposure, outcome = lake.streams.exposure.name, lake.streams.outcome.name
+    newest = (lake.version(exposure), lake.version(outcome))
+    if settled == Settled():
+        # Nothing has been settled: hold the table to all that has landed, which it does not claim to answer for yet.
+        return Pins(
+            exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
+        )
+    # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
+    if not (lake.has_grown(exposure, settled.exposure_version) or lake.has_grown(outcome, settled.outcome_version)):
+        settled = replace(settled, exposure_version=newest[0], outcome_version=newest[1])
+    everything = settled.all and newest == (settled.exposure_version, settled.outcome_version)
+    return Pins(
+        exposure_version=settled.exposure_version,
+        outcome_version=settled.outcome_version,
+        attributed_version=attributed,
+        bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
+        settled=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """`compared` (see `diff.compare`) with `counts`: whether a row counts for this slice. It is held in memory or on disk until
+    `close`."""
+
+    compared: DataFrame
+    hours: list[HourSummary]
+    books: list[HourBooks]
+    conflicting: int
+    _held: tuple[DataFrame, ...]
+
+    @property
+    def differs(self) -> bool:
+        return any(hour.differences for hour in self.hours)
+
+    def close(self) -> None:
+        for frame in self._held:
+            frame.unpersist()
+
+
+class Sides:
+    """Both sides at their pins, of all dates (of the sample of ids, with a `share` below 1). What several slices use is held
+    until `close`."""
+
+    def __init__(self, lake: Lake, config: Config, pins: Pins, share: float = 1.0) -> None:
+        self.lake, self.config, self.pins = lake, config, pins
+        self._streams, self._rules = lake.streams, rules_in_force(lake, config)
+        outcome = self._streams.outcome
+        chosen = F.lit(True) if share >= 1 else sampled(F.col(outcome.id), share)
+        self._outcomes = lake.read(outcome.name, pins.outcome_version).where(chosen)
+        self._exposures = lake.read(self._streams.exposure.name, pins.exposure_version)
+        if share < 1:
+            keys = self._outcomes.where(outcome.has_keys()).select(*outcome.keys_aside()).distinct()
+            self._exposures = self._exposures.join(keys, self._streams.exposure.same_keys(), "left_semi")
+        self._table = lake.read(lake.attributed, pins.attributed_version).where(chosen)
+        # Most ids have one event; which of several counts is decided among all of them, whatever the slice.
+        several = self._outcomes.groupBy(outcome.id).agg(F.count("*").alias("__n")).where("__n > 1").select(outcome.id)
+        self._several = several.persist()
+        self._chosen = outcome_events(self._outcomes.join(self._several, outcome.id, "left_semi"), self._streams).persist()
+
+    def close(self) -> None:
+        self._chosen.unpersist()
+        self._several.unpersist()
+
+    @property
+    def pinned(self) -> Pinned:
+        return Pinned(
+            outcomes=self._outcomes,
+            exposures=self._exposures,
+            attributed_version=self.pins.attributed_version,
+            settled=self.pins.settled,
+        )
+
+    def hours(self, everything: Slice) -> list[tuple[date, int]]:
+        """The hours of event time (UTC) that either side has anything in."""
+        time = F.col(self._streams.outcome.event_time)
+        hour = F.to_date(time).alias("date"), F.hour(time).alias("hour")
+        both = [side.where(everything.holds(time)).select(*hour) for side in (self._outcomes, self._table)]
+        found = both[0].unionByName(both[1]).distinct().orderBy("date", "hour")
+        return [(row["date"], row["hour"]) for row in found.collect()]
+
+    def compare(self, part: Slice) -> Comparison:
+        outcome, streams = self._streams.outcome, self._streams
+        time = F.col(outcome.event_time)
+        events = self._events(part).persist()
+        exposures = self._exposures.where(part.may_be_chosen(self._rules.longest))
+        expected = attribute(events.where(self._final(time)), exposures, streams, self._rules)
+        # A row belongs to the comparison by its partition or by its event time: it may have been moved.
+        actual = self._explained_later(self._table.where(part.rows(time) & self._final(time)))
+        compared = self._judged(expected, actual).withColumn("counts", F.lit(True)).persist()
+        held = [compared]
+        if not part.is_everything:
+            strangers = actual.select(outcome.id).join(events, outcome.id, "left_anti").distinct().persist()
+            completed = self._completed(part, compared, strangers, expected)
+            if completed is not compared:
+                compared = completed.persist()
+            held += [strangers, compared]
+        hours = summarise(compared.where("counts"))
+        books, conflicting = account(events, actual, streams, self._final(time))
+        events.unpersist()
+        return Comparison(compared=compared, hours=hours, books=books, conflicting=conflicting, _held=tuple(held))
+
+    def _completed(self, part: Slice, compared: DataFrame, strangers: DataFrame, expected: DataFrame) -> DataFrame:
+        """A comparison with what of its outcomes lies outside of the slice; itself, where nothing does.
+
+        An outcome without a row here may have one on another date: then it has been changed there, and is not missing. A row
+        here may be of an id that has its event on another date: that event, all exposures for it, and all rows of the id are
+        compared, so that it is known for what it is, and repaired without harm to them.
+        """
+        id = self._streams.outcome.id
+        missing = compared.where(F.col("class") == DiffClass.MISSING.value).select(F.col("outcome_id").alias(id))
+        outside = missing.unionByName(strangers)
+        if outside.isEmpty():
+            return compared
+        rows = self._table.join(outside, id, "left_semi").select(*self._table.columns)
+        elsewhere = outcome_events(self._outcomes.join(strangers, id, "left_semi"), self._streams)
+        answers = attribute(elsewhere, self._exposures, self._streams, self._rules)
+        answers = answers.unionByName(expected.join(missing, id, "left_semi").select(*expected.columns))
+        # What has its event in another slice of the range is seen to there.
+        home = F.col("batch_row").getField(self._streams.outcome.event_time)
+        others = F.col("batch_row").isNotNull() & part.span.holds(F.to_date(home)) & ~part.holds(home)
+        known = self._judged(answers, self._explained_later(rows)).where(~others)
+        # A row of another date that is right is there for the repair of its id, and counts for nothing here.
+        known = known.withColumn("counts", F.col("class") != DiffClass.MATCHED.value)
+        ids = outside.select(F.col(id).alias("outcome_id"))
+        return compared.join(ids, "outcome_id", "left_anti").select(*compared.columns).unionByName(known)
+
+    def _judged(self, expected: DataFrame, actual: DataFrame) -> DataFrame:
+        return compare(expected, actual, self._streams, self.config.reconcile.tolerances.columns)
+
+    def _final(self, time: Column) -> Column:
+        return F.lit(True) if self.pins.bound is None else time <= at(self.pins.bound)
+
+    def _events(self, part: Slice) -> DataFrame:
+        """One row for each outcome id whose event is of the slice, with `__versions` (see `outcome_events`)."""
+        outcome = self._streams.outcome
+        inside = part.holds(F.col(outcome.event_time))
+        one = self._outcomes.where(inside).join(self._several, outcome.id, "left_anti")
+        own = [f.name for f in outcome.schema]
+        return one.select(*own, F.lit(1).alias("__versions")).unionByName(self._chosen.where(inside).select(*own, "__versions"))
+
+    def _explained_later(self, rows: DataFrame) -> DataFrame:
+        """Leave out rows of outcomes that landed after the pin: they are not extra, only not ours to judge yet."""
+        outcome, pinned = self._streams.outcome, self.pins.outcome_version
+        newest = self.lake.version(outcome.name)
+        if newest <= pinned:
+            return rows
+        later = self.lake.landed_between(outcome.name, pinned, newest).select(outcome.id)
+        unknown = later.join(self._outcomes.select(outcome.id), outcome.id, "left_anti").distinct()
+        return rows.join(unknown, outcome.id, "left_anti").select(*rows.columns)

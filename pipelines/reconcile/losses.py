@@ -1,0 +1,140 @@
+"""What had landed, and is in bronze no more: data files that are gone, and rows that their source says should be there.
+
+A landing file that ingest has read has each of its lines in bronze or in quarantine; lines that are in neither are lost. Of Kafka
+the offsets tell (`pipelines.reconcile.door`). Where a landing file is gone too, nothing is left to hold bronze against, but for
+the table's own log, which knows how many rows its data files have.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlparse
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.checkpoints import files_read
+from pipelines.config import Config, FilesSource
+from pipelines.events import EventStream
+from pipelines.ingest.files import landed_lines
+from pipelines.lake import Lake
+from pipelines.references import resolve
+
+_IGNORE = "spark.sql.files.ignoreMissingFiles"
+_COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Of one stream: the data files that its table's log names and that are not there, with the rows they had, and `lines`, how
+    many lines of which landing file bronze lacks."""
+
+    gone: tuple[str, ...] = ()
+    gone_rows: int = 0
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are known to be lost."""
+        return max(self.gone_rows, sum(self.lines.values()))
+
+    @property
+    def gone_dates(self) -> set[date]:
+        """The event dates (partitions) of the data files that are gone."""
+        parts = (part for name in self.gone for part in PurePosixPath(name).parts)
+        return {date.fromisoformat(part.split("=", 1)[1]) for part in parts if part.startswith("event_date=")}
+
+
+def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | None) -> Losses:
+    """What bronze of a stream lacks: data files of all dates; lines of the landing files that appeared, or were read, since the
+    day before `since` (None: of all that are there)."""
+    gone = _gone_files(lake, stream)
+    with reading_around(lake, gone):
+        return Losses(
+            gone=gone,
+            gone_rows=_rows_by_log(lake, stream) - _rows_there(lake, stream) if gone else 0,
+            lines=_lost_lines(lake, config, stream, since),
+        )
+
+
+@contextmanager
+def reading_around(lake: Lake, gone: Sequence[str]) -> Iterator[None]:
+    """Within, tables are read as far as their data files are there, if any are known to be `gone`. The setting is the
+    session's."""
+    if not gone:
+        yield
+        return
+    lake.spark.conf.set(_IGNORE, "true")
+    try:
+        yield
+    finally:
+        lake.spark.conf.unset(_IGNORE)
+
+
+def _gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
+    """The data files of the table's latest version that its directory does not have; paths as the log has them, decoded."""
+    needed = {_name(path): unquote(urlparse(path).path) for path in lake.read(stream.name).inputFiles()}
+    if not needed:
+        return ()
+    listed = lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", "*.parquet")
+    there = {_name(row[0]) for row in listed.load(lake.location(stream.name)).select("path").collect()}
+    return tuple(sorted(path for name, path in needed.items() if name not in there))
+
+
+def _name(path: str) -> str:
+    """A data file's own name: unique in its table, whatever directory and encoding it is told with."""
+    return PurePosixPath(unquote(urlparse(path).path)).name
+
+
+def _rows_by_log(lake: Lake, stream: EventStream) -> int:
+    """How many rows the table's log says that it has, without a look at any data file."""
+    before = lake.spark.conf.get(_COUNT_BY_LOG, None)
+    lake.spark.conf.set(_COUNT_BY_LOG, "true")
+    try:
+        return lake.read(stream.name).count()
+    finally:
+        if before is None:
+            lake.spark.conf.unset(_COUNT_BY_LOG)
+        else:
+            lake.spark.conf.set(_COUNT_BY_LOG, before)
+
+
+def _rows_there(lake: Lake, stream: EventStream) -> int:
+    """How many can be read: a filter keeps the count from being answered by the log."""
+    return lake.read(stream.name).where(F.col(stream.event_time).isNotNull()).select(stream.event_time).count()
+
+
+def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | None) -> dict[str, int]:
+    source = config.streams[stream.name].source
+    if not isinstance(source, FilesSource):
+        return {}
+    # What ingest has finished first, then what it has written: so a file that it is just writing is not asked for.
+    passed = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
+    bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isNotNull())
+    if since is not None:
+        earliest = F.to_timestamp(F.lit(str(since - timedelta(days=1))))
+        bronze = bronze.where(F.col("ingest_time") >= earliest)
+        passed = passed.where(F.col("modified") >= earliest)
+    read = {unquote(row["source"]) for row in passed.select("source").collect()}
+    have = _by_source(bronze)
+    rejected = _by_source(lake.read("quarantine").where(F.col("stream") == stream.name))
+    wanted = read | set(map(unquote, have))
+    try:
+        lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
+        counts = _by_source(lines.select(F.col("_metadata.file_path").alias("source")))
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return {}
+    lacking = {
+        path: count - have.get(path, 0) - rejected.get(path, 0) for path, count in counts.items() if unquote(path) in wanted
+    }
+    return {path: count for path, count in lacking.items() if count > 0}
+
+
+def _by_source(rows: DataFrame) -> Counter[str]:
+    return Counter({row["source"]: row["count"] for row in rows.groupBy("source").count().collect()})
