@@ -2,15 +2,15 @@
 # MAGIC %md
 # MAGIC # Settle and reconcile
 # MAGIC Nightly: settle late, unmatched and missing outcomes from the lake, then hold the table to an independent batch
-# MAGIC computation. The notebook fails where differences remain, so that the job does.
+# MAGIC computation. The notebook fails where differences remain, so that the job does. Widgets: `dates` (`all`, `since-last`, or
+# MAGIC `2026-01-31`), `repair` (`yes`), `by_hour` (`yes`), beside those of every notebook.
 
 # COMMAND ----------
 
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
-from pipelines.notebooks import open_lake, parameters
+from pipelines.notebooks import open_lake, parameters, reconcile_options
 from pipelines.reconcile.report import to_html, to_text
-from pipelines.reconcile.span import Range
 
 lake, config = open_lake(parameters(globals()))
 
@@ -20,7 +20,7 @@ print(settle(lake, config).causes)
 
 # COMMAND ----------
 
-result, page = run_reconcile(lake, config, Range(), fix=False)
+result, page = run_reconcile(lake, config, **reconcile_options(globals()))
 print(to_text(result))
 
 # COMMAND ----------

@@ -1,19 +1,22 @@
 """What the notebooks share: parameters from widgets or the environment, and an open lake.
 
-On Databricks the parameters are widgets (`conf`, `set`), so that a job can pass them; elsewhere the environment variables
-`REJOIN_CONF` and `REJOIN_SET`. `set` holds `key=value` overrides, one a line.
+On Databricks the parameters are widgets (`conf`, `set`, ...), so that a job can pass them; elsewhere environment variables
+(`REJOIN_CONF`, `REJOIN_SET`, ...). `set` holds `key=value` overrides, one a line.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pipelines.cli import default_configuration
 from pipelines.config import Config
 from pipelines.configfile import load_config
+from pipelines.errors import ConfigError
 from pipelines.lake import Lake
+from pipelines.reconcile.span import Range
 from pipelines.session import spark_session
 
 
@@ -25,15 +28,34 @@ class Parameters:
 
 def parameters(scope: Mapping[str, Any]) -> Parameters:
     """Read the parameters; `scope` is the notebook's `globals()`, in which Databricks puts `dbutils`."""
-    dbutils = scope.get("dbutils")
-    if dbutils is None:
-        conf, lines = os.environ.get("REJOIN_CONF", ""), os.environ.get("REJOIN_SET", "")
-    else:
-        dbutils.widgets.text("conf", "")
-        dbutils.widgets.text("set", "")
-        conf, lines = dbutils.widgets.get("conf"), dbutils.widgets.get("set")
+    conf, lines = _given(scope, "conf"), _given(scope, "set")
     overrides = tuple(line.strip() for line in lines.splitlines() if line.strip())
     return Parameters(conf=Path(conf) if conf else default_configuration(), overrides=overrides)
+
+
+def reconcile_options(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """What `run_reconcile` is asked for: `dates` is `all` (or nothing), `since-last`, or one event date (`2026-01-31`); `repair`
+    and `by_hour` are `yes` or nothing. Raises ConfigError for anything else."""
+    dates, chosen = _given(scope, "dates") or "all", {}
+    for name in ("repair", "by_hour"):
+        chosen[name] = _given(scope, name)
+        if chosen[name] not in ("", "yes", "no"):
+            raise ConfigError(f"{name}: {chosen[name]!r} cannot be; allowed: yes, no")
+    try:
+        day = None if dates in ("all", "since-last") else date.fromisoformat(dates)
+    except ValueError:
+        raise ConfigError(f"dates: {dates!r} cannot be; allowed: all, since-last, a date like 2026-01-31") from None
+    span = None if dates == "since-last" else Range(first=day, last=day)
+    return {"span": span, "fix": chosen["repair"] == "yes", "hourly": chosen["by_hour"] == "yes"}
+
+
+def _given(scope: Mapping[str, Any], name: str) -> str:
+    """A widget's value, or that of the environment variable `REJOIN_<NAME>`; empty where there is none."""
+    dbutils = scope.get("dbutils")
+    if dbutils is None:
+        return os.environ.get(f"REJOIN_{name.upper()}", "").strip()
+    dbutils.widgets.text(name, "")
+    return str(dbutils.widgets.get(name)).strip()
 
 
 def open_lake(given: Parameters) -> tuple[Lake, Config]:

@@ -65,6 +65,14 @@ def replay(spark: SparkSession, empty_lake: Path, tmp_path: Path) -> Callable[..
     return make
 
 
+@pytest.fixture(scope="module")
+def first_replay(spark: SparkSession, empty_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Replay:
+    """A pipeline for a module's tests to begin with (`Replay.freeze`)."""
+    root = tmp_path_factory.mktemp("first") / "run"
+    shutil.copytree(empty_lake, root / "lake")
+    return Replay(spark, root)
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with local_broker(tmp_path_factory.mktemp("broker")) as running:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ class Replay:
         for name in names:
             (root / "landing" / name).mkdir(parents=True)
 
+    def freeze(self) -> "Frozen":
+        """Keep the directory as it is, so that many tests can begin there."""
+        kept = self.root.with_name(f"{self.root.name}-kept")
+        shutil.copytree(self.root, kept)
+        return Frozen(self, kept)
+
     def reconfigure(self, *overrides: str) -> None:
         """Go on with a changed configuration, as after a stop and a start."""
         self._settings += overrides
@@ -69,8 +76,8 @@ class Replay:
     def settle(self, *, everything: bool = False) -> SettleResult:
         return settle(self.lake, self.config, everything=everything)
 
-    def reconcile(self, span: Range | None = None, *, fix: bool = False) -> Reconciliation:
-        return run_reconcile(self.lake, self.config, span or Range(), fix=fix)[0]
+    def reconcile(self, span: Range | None = None, **how: Any) -> Reconciliation:
+        return run_reconcile(self.lake, self.config, span or Range(), **how)[0]
 
     def lose_checkpoint(self, query: str) -> None:
         shutil.rmtree(self.lake.checkpoint(query), ignore_errors=True)
@@ -103,3 +110,20 @@ class Replay:
 
     def dropped(self) -> int:
         return sum(row["rows_dropped_by_watermark"] or 0 for row in self.rows("ledger"))
+
+
+class Frozen:
+    """A pipeline as it once was. Paths stand in checkpoints, so it is put back where it was, one at a time."""
+
+    def __init__(self, replay: Replay, kept: Path) -> None:
+        self._replay, self._kept = replay, kept
+
+    def thawed(self) -> Replay:
+        spark, root = self._replay.lake.spark, self._replay.root
+        shutil.rmtree(root)
+        shutil.copytree(self._kept, root)
+        spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # it remembers what was here before
+        again = copy(self._replay)
+        again._settings = list(self._replay._settings)
+        again.lake = Lake(spark, again.config)
+        return again

@@ -1,10 +1,14 @@
 """The notebooks run, top to bottom, as Databricks would run their cells."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.errors import ConfigError
+from pipelines.notebooks import reconcile_options
+from pipelines.reconcile.span import Range
 from tests.builders import play, shown
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -46,3 +50,27 @@ def test_the_three_notebooks_in_a_row(replay: Any, capsys: pytest.CaptureFixture
     assert pages[0].startswith("<!doctype html>")
     run("explore", {})
     assert "not_json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, {"span": Range(), "fix": False, "hourly": False}),
+        ({"dates": "since-last", "repair": "yes"}, {"span": None, "fix": True, "hourly": False}),
+        (
+            {"dates": "2026-01-31", "by_hour": "yes", "repair": "no"},
+            {"span": Range(first=date(2026, 1, 31), last=date(2026, 1, 31)), "fix": False, "hourly": True},
+        ),
+    ],
+)
+def test_what_a_job_asks_of_reconcile(given: dict[str, str], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reconcile_options({"dbutils": Widgets(given)}) == options
+    for name, value in given.items():
+        monkeypatch.setenv(f"REJOIN_{name.upper()}", value)
+    assert reconcile_options({}) == options
+
+
+@pytest.mark.parametrize("given", [{"dates": "yesterday"}, {"repair": "maybe"}])
+def test_what_a_job_cannot_ask(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be; allowed: "):
+        reconcile_options({"dbutils": Widgets(given)})

@@ -9,6 +9,7 @@ import sys
 from datetime import date, timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 
 from pipelines.errors import RejoinError
@@ -22,19 +23,25 @@ from pipelines.reconcile.since import since_last
 from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown
+from tests.processes import ROOT
+from tests.replay import Frozen, Replay
 
 IMPRESSIONS = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(8)]
 PLAYBACKS = [play(f"p{n}", f"{8 + n:02d}:20") for n in range(8)]
 NEXT_DAY = [play("tomorrow", "2026-01-11T00:30:00Z")]
 
 
+@pytest.fixture(scope="module")
+def settled(first_replay: Replay) -> Frozen:
+    first_replay.wave(IMPRESSIONS, PLAYBACKS + NEXT_DAY)
+    first_replay.join()
+    first_replay.settle(everything=True)
+    return first_replay.freeze()
+
+
 @pytest.fixture
-def pipeline(replay: Any) -> Any:
-    made = replay()
-    made.wave(IMPRESSIONS, PLAYBACKS + NEXT_DAY)
-    made.join()
-    made.settle(everything=True)
-    return made
+def pipeline(settled: Frozen) -> Replay:
+    return settled.thawed()
 
 
 def sql(pipeline: Any, statement: str) -> None:
@@ -126,7 +133,7 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
     sql(pipeline, "UPDATE {t} SET device = '<b>bad</b>' WHERE playback_id = 'p2'")
     report = pipeline.reconcile()
     data = json.loads(json.dumps(to_dict(report)))
-    assert data["schema_version"] == 1
+    jsonschema.validate(data, json.loads((ROOT / "docs" / "report.schema.json").read_text()))
     assert (data["verdict"], data["counts"]["mismatched"], data["differences"]) == ("differs", 1, 1)
     assert data["sample"][0]["outcome_id"] == "p2"
     assert to_text(report).startswith("DIFFERS: 1 of 9 outcomes differ")

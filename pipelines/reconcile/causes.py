@@ -110,8 +110,10 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
     id = streams.outcome.id
     # Each row of an outcome has the batch row beside it.
     wanted = differing.where(F.col("batch_row").isNotNull()).dropDuplicates(["outcome_id"]).select("batch_row.*")
-    ids = differing.select("outcome_id").distinct()
+    ids = differing.select("outcome_id").distinct().persist()
     for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
+        if ids.isEmpty():
+            return
         try:
             before = lake.read(table, commit.version - 1).join(ids, F.col(id) == F.col("outcome_id"), "left_semi")
             judged = compare(wanted, before, streams).persist()
@@ -121,7 +123,9 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
                 return
             raise
         wrong = judged.where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id")
-        yield ids.join(wrong, "outcome_id", "left_anti"), Cause.TABLE_CHANGED, commit.told
+        proven = ids.join(wrong, "outcome_id", "left_anti").persist()
+        yield proven, Cause.TABLE_CHANGED, commit.told
+        ids = ids.join(proven, "outcome_id", "left_anti").persist()
 
 
 def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:

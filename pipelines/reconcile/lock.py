@@ -4,6 +4,7 @@ A run that holds the lease says so again every third of its time; one that has d
 the same machine a run whose process has gone is not waited for.
 """
 
+import itertools
 import os
 import socket
 import threading
@@ -30,40 +31,43 @@ def only_one(lake: Lake) -> Iterator[None]:
     """Hold the lease. Raises RejoinError, which names the holder, where another run has it."""
     lake.ensure("ledger")
     holder = uuid.uuid4().hex[:12]
-    _take(lake, holder)
+    words = itertools.count(_take(lake, holder) + 1)
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(lake, holder, ended), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(lake, holder, words, ended), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         ended.set()
         renewing.join()
-        _say(lake, holder, 0, after=_last(lake))
+        _say(lake, holder, next(words), 0)
 
 
-def _take(lake: Lake, holder: str) -> None:
+def _take(lake: Lake, holder: str) -> int:
+    """The number of the word that took it; whoever has the lease says the next ones."""
     last = _last(lake)
     if last is not None and _holds(last):
         raise RejoinError(f"another reconciliation of this lake is running ({_told(last)}); wait for it, or stop it")
-    _say(lake, holder, LEASE_SECONDS, after=last)
+    number = 0 if last is None else int(last["batch"]) + 1
+    _say(lake, holder, number, LEASE_SECONDS)
     now = _last(lake)
     if now is None or now["run_id"] != holder:
         told = _told(now) if now else "no trace of it"
         raise RejoinError(f"another reconciliation of this lake has just been started ({told}); wait for it, or stop it")
+    return number
 
 
-def _renew(lake: Lake, holder: str, ended: threading.Event) -> None:
+def _renew(lake: Lake, holder: str, words: Iterator[int], ended: threading.Event) -> None:
     while not ended.wait(LEASE_SECONDS / 3):
         try:
-            _say(lake, holder, LEASE_SECONDS, after=_last(lake))
+            _say(lake, holder, next(words), LEASE_SECONDS)
         except Exception as error:  # the run itself does not depend on it
             log.warning("the lease of this reconciliation could not be renewed", error=str(error).splitlines()[0])
 
 
-def _say(lake: Lake, holder: str, seconds: int, *, after: dict[str, Any] | None) -> None:
-    """Append until when the lease is held. Of two that speak after the same word, one is not written, and finds the other's."""
-    number = 0 if after is None else after["batch"] + 1
+def _say(lake: Lake, holder: str, number: int, seconds: int) -> None:
+    """Append until when the lease is held. Of two that say a word of the same number, one is not written, and finds the
+    other's."""
     detail = {"until_us": now_us() + seconds * 1_000_000, "host": socket.gethostname(), "process": os.getpid()}
     Ledger(lake).write([Entry(query=QUERY, run_id=holder, batch=number, detail=detail)], transaction=(QUERY, number))
 

@@ -5,13 +5,14 @@ the offsets tell (`pipelines.reconcile.door`). Where a landing file is gone too,
 the table's own log, which knows how many rows its data files have.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
@@ -56,7 +57,7 @@ def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | N
     with reading_around(lake, gone):
         return Losses(
             gone=gone,
-            gone_rows=_rows_by_log(lake, stream) - _rows_there(lake, stream) if gone else 0,
+            gone_rows=_count(lake, stream, by_log=True) - _count(lake, stream, by_log=False) if gone else 0,
             lines=_lost_lines(lake, config, stream, since),
         )
 
@@ -77,7 +78,7 @@ def reading_around(lake: Lake, gone: Sequence[str]) -> Iterator[None]:
 
 def _gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
     """The data files of the table's latest version that its directory does not have; paths as the log has them, decoded."""
-    needed = {_name(path): unquote(urlparse(path).path) for path in lake.read(stream.name).inputFiles()}
+    needed = {_name(path): unquote(path) for path in lake.read(stream.name).inputFiles()}
     if not needed:
         return ()
     listed = lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", "*.parquet")
@@ -87,13 +88,13 @@ def _gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
 
 def _name(path: str) -> str:
     """A data file's own name: unique in its table, whatever directory and encoding it is told with."""
-    return PurePosixPath(unquote(urlparse(path).path)).name
+    return unquote(path).rsplit("/", 1)[-1]
 
 
-def _rows_by_log(lake: Lake, stream: EventStream) -> int:
-    """How many rows the table's log says that it has, without a look at any data file."""
+def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
+    """The table's rows: how many its log says that there are, without a look at any data file; or how many can be read."""
     before = lake.spark.conf.get(_COUNT_BY_LOG, None)
-    lake.spark.conf.set(_COUNT_BY_LOG, "true")
+    lake.spark.conf.set(_COUNT_BY_LOG, str(by_log).lower())
     try:
         return lake.read(stream.name).count()
     finally:
@@ -101,11 +102,6 @@ def _rows_by_log(lake: Lake, stream: EventStream) -> int:
             lake.spark.conf.unset(_COUNT_BY_LOG)
         else:
             lake.spark.conf.set(_COUNT_BY_LOG, before)
-
-
-def _rows_there(lake: Lake, stream: EventStream) -> int:
-    """How many can be read: a filter keeps the count from being answered by the log."""
-    return lake.read(stream.name).where(F.col(stream.event_time).isNotNull()).select(stream.event_time).count()
 
 
 def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | None) -> dict[str, int]:
@@ -119,10 +115,10 @@ def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | N
         earliest = F.to_timestamp(F.lit(str(since - timedelta(days=1))))
         bronze = bronze.where(F.col("ingest_time") >= earliest)
         passed = passed.where(F.col("modified") >= earliest)
-    read = {unquote(row["source"]) for row in passed.select("source").collect()}
+    read = {_place(row["source"]) for row in passed.select("source").collect()}
     have = _by_source(bronze)
     rejected = _by_source(lake.read("quarantine").where(F.col("stream") == stream.name))
-    wanted = read | set(map(unquote, have))
+    wanted = read | set(map(_place, have))
     try:
         lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
         counts = _by_source(lines.select(F.col("_metadata.file_path").alias("source")))
@@ -131,9 +127,14 @@ def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | N
             raise
         return {}
     lacking = {
-        path: count - have.get(path, 0) - rejected.get(path, 0) for path, count in counts.items() if unquote(path) in wanted
+        path: count - have.get(path, 0) - rejected.get(path, 0) for path, count in counts.items() if _place(path) in wanted
     }
     return {path: count for path, count in lacking.items() if count > 0}
+
+
+def _place(uri: str) -> str:
+    """Where a landing file is, however its URI is written: decoded, with one slash behind the scheme."""
+    return re.sub(r"^(\w+):/+", r"\1:/", unquote(uri))
 
 
 def _by_source(rows: DataFrame) -> Counter[str]:
