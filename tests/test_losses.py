@@ -136,7 +136,8 @@ def test_nothing_is_repaired_by_a_bronze_that_cannot_be_made_whole(pipeline: Any
     assert pipeline.reconcile(fix=True).verdict == "agrees"
 
 
-def test_what_has_not_been_read_yet_is_not_lost(pipeline: Any) -> None:
+def test_what_has_not_been_read_yet_is_not_lost_nor_is_what_quarantine_was_cleaned_of(pipeline: Any) -> None:
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('quarantine')}")
     pipeline.land("playbacks", [play("soon", "10:00")])
     assert pipeline.reconcile().verdict == "agrees"
     pipeline.ingest()

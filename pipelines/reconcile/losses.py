@@ -23,6 +23,7 @@ from pipelines.config import Config, FilesSource
 from pipelines.events import EventStream
 from pipelines.ingest.files import landed_lines
 from pipelines.lake import Lake
+from pipelines.reconcile.landed import wanting_of_files
 from pipelines.references import resolve
 
 _IGNORE = "spark.sql.files.ignoreMissingFiles"
@@ -32,7 +33,7 @@ _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
 @dataclass(frozen=True, kw_only=True)
 class Losses:
     """Of one stream: the data files that its table's log names and that are not there, with the rows they had, and `lines`, how
-    many lines of which landing file bronze lacks."""
+    many events of which landing file bronze lacks."""
 
     gone: tuple[str, ...] = ()
     gone_rows: int = 0
@@ -58,7 +59,7 @@ def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | N
         return Losses(
             gone=gone,
             gone_rows=_count(lake, stream, by_log=True) - _count(lake, stream, by_log=False) if gone else 0,
-            lines=_lost_lines(lake, config, stream, since),
+            lines=_lost_lines(lake, config, stream, None if gone else since),
         )
 
 
@@ -129,7 +130,9 @@ def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | N
     lacking = {
         path: count - have.get(path, 0) - rejected.get(path, 0) for path, count in counts.items() if _place(path) in wanted
     }
-    return {path: count for path, count in lacking.items() if count > 0}
+    suspects = {path: count for path, count in lacking.items() if count > 0}
+    # Of lines that are in neither, some may be no events: quarantine may be cleaned of what is old.
+    return dict(_by_source(wanting_of_files(lake, config, stream, suspects))) if suspects else {}
 
 
 def _place(uri: str) -> str:
