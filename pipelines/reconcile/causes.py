@@ -110,22 +110,22 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
     id = streams.outcome.id
     # Each row of an outcome has the batch row beside it.
     wanted = differing.where(F.col("batch_row").isNotNull()).dropDuplicates(["outcome_id"]).select("batch_row.*")
-    ids = differing.select("outcome_id").distinct().persist()
+    # Each cut off from what it was made of: plans that contain one another grow beyond what can be planned.
+    ids = differing.select("outcome_id").distinct().localCheckpoint()
     for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
         if ids.isEmpty():
             return
         try:
             before = lake.read(table, commit.version - 1).join(ids, F.col(id) == F.col("outcome_id"), "left_semi")
-            judged = compare(wanted, before, streams).persist()
-            judged.count()  # opens the files: here it shows that some have been vacuumed
+            # Opens the files: here it shows that some have been vacuumed.
+            wrong = compare(wanted, before, streams).where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id")
+            wrong = wrong.localCheckpoint()
         except Exception as error:  # the class differs between classic Spark and Connect
             if is_gone(error):
                 return
             raise
-        wrong = judged.where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id")
-        proven = ids.join(wrong, "outcome_id", "left_anti").persist()
-        yield proven, Cause.TABLE_CHANGED, commit.told
-        ids = ids.join(proven, "outcome_id", "left_anti").persist()
+        yield ids.join(wrong, "outcome_id", "left_anti"), Cause.TABLE_CHANGED, commit.told
+        ids = ids.join(wrong, "outcome_id", "left_semi").localCheckpoint()
 
 
 def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
@@ -161,7 +161,7 @@ def _without_origin(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterato
 def _was_there(lake: Lake, stream: EventStream, commit: _Commit, gone: DataFrame, id: Column) -> DataFrame | None:
     try:
         before = lake.read(stream.name, commit.version - 1).select(F.col(stream.id).alias("__then"))
-        found = gone.join(before, id == F.col("__then"), "left_semi").persist()
+        found = gone.join(before, id == F.col("__then"), "left_semi").localCheckpoint()
         return None if found.isEmpty() else found
     except Exception as error:  # as above
         if is_gone(error):

@@ -241,7 +241,8 @@ def _settle(
 
 
 def _explained(lake: Lake, config: Config, sides: Sides, comparison: Comparison, losses: Mapping[str, Losses]) -> DataFrame:
-    differing = comparison.compared.where(F.col("class") != DiffClass.MATCHED.value)
+    # Few rows, cut off from the plan that found them, which every proof would have in it otherwise.
+    differing = comparison.compared.where(F.col("class") != DiffClass.MATCHED.value).localCheckpoint()
     return with_causes(lake, differing, sides.pinned, rules_in_force(lake, config), losses)
 
 
