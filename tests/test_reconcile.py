@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -22,6 +23,7 @@ from pipelines.reconcile.report import planned, to_dict, to_html, to_text
 from pipelines.reconcile.since import since_last
 from pipelines.reconcile.span import Range
 from tests import oracle
+from tests.browser import Look, look
 from tests.builders import play, shown
 from tests.processes import ROOT
 from tests.replay import Frozen, Replay
@@ -129,7 +131,7 @@ def test_what_landed_after_settle_is_not_judged_yet(pipeline: Any) -> None:
     assert pipeline.reconcile().verdict == "agrees"
 
 
-def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
+def test_the_report_says_the_same_in_every_form(pipeline: Any, tmp_path: Path) -> None:
     sql(pipeline, "UPDATE {t} SET device = '<b>bad</b>' WHERE playback_id = 'p2'")
     report = pipeline.reconcile()
     data = json.loads(json.dumps(to_dict(report)))
@@ -141,6 +143,10 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any) -> None:
     assert "1 of 9 outcomes differ" in page
     assert "<b>bad</b>" not in page
     assert "http" not in page.replace("http://www.w3.org/", ""), "but for the names of SVG's namespaces, which nobody fetches"
+    for width in (400, 1400):
+        seen = look(page, width, tmp_path)
+        assert seen == Look(width=width, overflow=0, plots=len(re.findall("<figure>", page)), fetched=0, console=[])
+        assert seen.plots >= 4
     history = pipeline.rows("reconciliations")
     assert [row["verdict"] for row in history] == ["differs"]
     assert [row["columns"] for row in pipeline.rows("reconciliation_diffs")] == ["device"]
