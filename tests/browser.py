@@ -26,8 +26,8 @@ _FRAME = """<body><script>addEventListener("message", said => {
 
 @dataclass(frozen=True)
 class Look:
-    """In CSS pixels: the page's inner width, and by how much what is on it is wider; `plots` that are drawn; `fetched` further files;
-    lines of the console."""
+    """In CSS pixels: the page's inner width, and by how much what is on it is wider; `plots` that are drawn; further files
+    `fetched`; lines of the console."""
 
     width: int
     overflow: int
