@@ -66,6 +66,18 @@ def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int,
     return {int(partition): offset for found in topics for partition, offset in found.items()}
 
 
+def kafka_start(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
+    """The first offset of each partition that a query over one topic was to read; empty where nothing tells."""
+    try:
+        lines = [row[0] for row in spark.read.text(f"{checkpoint}/sources/0/0").collect()]
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return {}
+    starts = (json.loads(line).get(topic, {}) for line in lines if line.startswith("{"))
+    return {int(partition): offset for start in starts for partition, offset in start.items()}
+
+
 def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
     """The files that a query over one file source has read in its finished micro-batches: `source` (URI) and `modified` (when the
     file appeared)."""

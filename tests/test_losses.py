@@ -39,7 +39,9 @@ def pipeline(settled: Frozen) -> Replay:
 
 def truth(*more: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     return oracle.attribute(
-        [*PLAYBACKS, *NEXT, *(e for e in more if "playback_id" in e)], [*IMPRESSIONS, *more[:1]], window=WINDOW
+        [*PLAYBACKS, *NEXT, *(e for e in more if "playback_id" in e)],
+        [*IMPRESSIONS, shown("since", "2026-01-11T06:00:00Z"), *more[:1]],
+        window=WINDOW,
     )
 
 
@@ -110,6 +112,8 @@ def test_rows_that_somebody_deleted(pipeline: Any, delete: Callable[[Any], int],
     rows = delete(pipeline)
     if settled_since:
         pipeline.settle(everything=True)
+    # What has landed since: the versions that settle had seen lack the rows, and stay so.
+    pipeline.wave([shown("since", "2026-01-11T06:00:00Z")], [])
     found = pipeline.reconcile()
     assert (found.verdict, found.doors[0].rows_lost, found.doors[0].data_files_gone) == ("differs", rows, 0)
     repaired = pipeline.reconcile(fix=True)

@@ -130,13 +130,12 @@ def test_volume_is_held_against_the_same_hour_of_earlier_days(days: tuple[int, .
     last = date(2026, 1, len(days))
     # Another hour of the last day tells that there was a day.
     found = counts(*days) | {(last, 7): (1, 0, 0)}
-    over = (last - EPOCH.date()).days * 86_400_000_000 + 6 * 3_600_000_000
-    judged = list(_judged("s", found, Range(), over, VolumeConfig()))
-    assert (judged[-1].event_date, judged[-1].hour, judged[-1].volume) == (str(last), 5, share)
+    over = ((last - EPOCH.date()).days + 1) * 86_400_000_000
+    judged = {(each.event_date, each.hour): each.volume for each in _judged("s", found, Range(), over, VolumeConfig())}
+    assert judged[str(last), 5] == share
 
 
-def test_an_hour_that_is_not_over_is_not_judged() -> None:
-    over = to_micros(EPOCH.replace(year=2026, month=1, day=4, hour=5, minute=59))
+def test_a_date_that_is_not_over_is_not_judged() -> None:
+    over = to_micros(EPOCH.replace(year=2026, month=1, day=4, hour=23, minute=59))
     judged = list(_judged("s", counts(100, 100, 100, 3), Range(), over, VolumeConfig()))
-    assert (judged[-1].event_date, judged[-1].hour) == ("2026-01-04", 4)
-    assert [each for each in judged if each.volume is not None and each.volume < 1] == []
+    assert (judged[-1].event_date, judged[-1].hour) == ("2026-01-03", 23)

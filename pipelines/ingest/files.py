@@ -46,7 +46,9 @@ def landed_lines(spark: SparkSession, path: str) -> DataFrame:
     """What is in a landing directory now: a batch of the lines that `read_files` makes events of, as `value`, with the files'
     `_metadata`."""
     reader = spark.read.format("text").option("lineSep", "\n").option("pathGlobFilter", FILE_NAMES)
-    return reader.option("recursiveFileLookup", "true").load(path).where(~_is_blank())
+    # A file that is taken away while this looks is not there.
+    reader = reader.option("recursiveFileLookup", "true").option("ignoreMissingFiles", "true")
+    return reader.load(path).where(~_is_blank())
 
 
 def _is_blank() -> Column:

@@ -124,7 +124,11 @@ def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:
     """Whether every file that was appended can still be read through the table's log, from version `start` on."""
     history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(stream.name)}")
     first = history.select(F.min("version")).collect()[0][0]
-    operations = {row[0] for row in history.where(F.col("version") >= start).select("operation").distinct().collect()}
+    since = history.where(F.col("version") >= start)
+    mode = F.coalesce(F.col("operationParameters").getItem("mode"), F.lit("Append"))
+    if not since.where((F.col("operation") == "WRITE") & (mode != "Append")).isEmpty():
+        return False  # reconcile has put back what bronze had lost
+    operations = {row[0] for row in since.select("operation").distinct().collect()}
     # OPTIMIZE leaves the files that it replaces; VACUUM takes them away.
     rewritten = {"OPTIMIZE", "VACUUM END"} <= operations
     return first <= start and not rewritten and operations <= {*_APPENDS, *NO_DATA_CHANGE}

@@ -111,21 +111,21 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
     # Each row of an outcome has the batch row beside it.
     wanted = differing.where(F.col("batch_row").isNotNull()).dropDuplicates(["outcome_id"]).select("batch_row.*")
     # Each cut off from what it was made of: plans that contain one another grow beyond what can be planned.
-    ids = differing.select("outcome_id").distinct().localCheckpoint()
+    ids = differing.select(F.col("outcome_id").alias("__id")).distinct().localCheckpoint()
     for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
         if ids.isEmpty():
             return
         try:
-            before = lake.read(table, commit.version - 1).join(ids, F.col(id) == F.col("outcome_id"), "left_semi")
+            before = lake.read(table, commit.version - 1).join(ids, F.col(id) == F.col("__id"), "left_semi")
             # Opens the files: here it shows that some have been vacuumed.
-            wrong = compare(wanted, before, streams).where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id")
-            wrong = wrong.localCheckpoint()
+            wrong = compare(wanted, before, streams).where(F.col("class") != DiffClass.MATCHED.value)
+            wrong = wrong.select(F.col("outcome_id").alias("__id")).localCheckpoint()
         except Exception as error:  # the class differs between classic Spark and Connect
             if is_gone(error):
                 return
             raise
-        yield ids.join(wrong, "outcome_id", "left_anti"), Cause.TABLE_CHANGED, commit.told
-        ids = ids.join(wrong, "outcome_id", "left_semi").localCheckpoint()
+        yield ids.join(wrong, "__id", "left_anti").withColumnRenamed("__id", "outcome_id"), Cause.TABLE_CHANGED, commit.told
+        ids = ids.join(wrong, "__id", "left_semi").localCheckpoint()
 
 
 def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:

@@ -7,7 +7,7 @@ run, and outcomes are compared up to its horizon; or all of them where it settle
 from dataclasses import dataclass, replace
 from datetime import date
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
@@ -36,7 +36,10 @@ class Pins:
     settled: bool
 
 
-def pin(lake: Lake) -> Pins:
+def pin(lake: Lake, *, newest_bronze: bool = False) -> Pins:
+    """What settle had seen; with `newest_bronze`, bronze as it is now, for one that has just been made whole: earlier versions of
+    it lack rows. What has landed since settle may differ then, and is rightly repaired: settle will come to the same.
+    """
     # The table first: what settle had seen is then read as of that version, so the two belong together.
     attributed = lake.version(lake.attributed)
     settled = last_settled(lake, attributed)
@@ -46,6 +49,14 @@ def pin(lake: Lake) -> Pins:
         # Nothing has been settled: hold the table to all that has landed, which it does not claim to answer for yet.
         return Pins(
             exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
+        )
+    if newest_bronze:
+        return Pins(
+            exposure_version=newest[0],
+            outcome_version=newest[1],
+            attributed_version=attributed,
+            bound=None if settled.all else NOTHING_FINAL if settled.horizon is None else settled.horizon,
+            settled=True,
         )
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
     if not (lake.has_grown(exposure, settled.exposure_version) or lake.has_grown(outcome, settled.outcome_version)):
@@ -91,7 +102,8 @@ class Sides:
         chosen = F.lit(True) if share >= 1 else sampled(F.col(outcome.id), share)
         self._outcomes = lake.read(outcome.name, pins.outcome_version).where(chosen)
         self._exposures = lake.read(self._streams.exposure.name, pins.exposure_version)
-        if share < 1:
+        # Other keys may hold for outcomes of before a change.
+        if share < 1 and len(self._rules.all) == 1:
             keys = self._outcomes.where(outcome.has_keys()).select(*outcome.keys_aside()).distinct()
             self._exposures = self._exposures.join(keys, self._streams.exposure.same_keys(), "left_semi")
         self._table = lake.read(lake.attributed, pins.attributed_version).where(chosen)
@@ -131,7 +143,7 @@ class Sides:
         actual = self._explained_later(self._table.where(part.rows(time) & self._final(time)))
         compared = self._judged(expected, actual).withColumn("counts", F.lit(True)).persist()
         held = [compared]
-        if not part.is_everything:
+        if not part.is_everything or self.pins.bound is not None:
             strangers = actual.select(outcome.id).join(events, outcome.id, "left_anti").distinct().persist()
             completed = self._completed(part, compared, strangers, expected)
             if completed is not compared:
@@ -158,12 +170,18 @@ class Sides:
         elsewhere = outcome_events(self._outcomes.join(strangers, id, "left_semi"), self._streams)
         answers = attribute(elsewhere, self._exposures, self._streams, self._rules)
         answers = answers.unionByName(expected.join(missing, id, "left_semi").select(*expected.columns))
-        # What has its event in another slice of the range is seen to there.
-        home = F.col("batch_row").getField(self._streams.outcome.event_time)
-        others = F.col("batch_row").isNotNull() & part.span.holds(F.to_date(home)) & ~part.holds(home)
-        known = self._judged(answers, self._explained_later(rows)).where(~others)
+        time = self._streams.outcome.event_time
+        home, here = F.col("batch_row").getField(time), F.col("stream_row").getField(time)
+        known = self._judged(answers, self._explained_later(rows))
+        # An event of another slice of the range is compared there, with all rows of its id if it has none there: but a row too
+        # many that lies here is not seen from there.
+        elsewhere_too = F.col("batch_row").isNotNull() & part.span.holds(F.to_date(home)) & ~part.holds(home)
+        at_home = F.max(F.date_trunc("hour", home) == F.date_trunc("hour", here)).over(Window.partitionBy("outcome_id"))
+        known = known.withColumn("__other", elsewhere_too).withColumn("__at_home", F.coalesce(at_home, F.lit(False)))
+        known = known.where(~F.col("__other") | F.col("__at_home"))
         # A row of another date that is right is there for the repair of its id, and counts for nothing here.
-        known = known.withColumn("counts", F.col("class") != DiffClass.MATCHED.value)
+        counts = (F.col("class") != DiffClass.MATCHED.value) & (~F.col("__other") | part.holds(here))
+        known = known.withColumn("counts", F.coalesce(counts, F.lit(False))).drop("__other", "__at_home")
         ids = outside.select(F.col(id).alias("outcome_id"))
         return compared.join(ids, "outcome_id", "left_anti").select(*compared.columns).unionByName(known)
 

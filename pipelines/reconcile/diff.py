@@ -61,13 +61,18 @@ def compare(
 ) -> DataFrame:
     """One row for each expected outcome and for each further row of the table.
 
-    `expected` is the batch result (candidate columns), one row an id; `actual` rows of the attributed table; columns are equal
-    exactly, or within their tolerance. Returns
-    `class`, `columns` (those that differ), `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs,
-    `batch_row` and `stream_row` (null where there is none).
+    `expected` is the batch result (candidate columns, and `__versions`, how many events an id has), one row an id; `actual` rows
+    of the attributed table; columns are equal exactly, or within their tolerance. Returns `class`, `columns` (those that differ),
+    `outcome_id`, `event_time`, `event_date`, `hour`, and the rows as structs, `batch_row` and `stream_row` (null where there is
+    none).
     """
     outcome = streams.outcome
-    batch = expected.select(F.col(outcome.id).alias("__id"), F.struct(*streams.candidate_schema.names).alias("batch_row"))
+    versions = F.col("__versions") if "__versions" in expected.columns else F.lit(1)
+    batch = expected.select(
+        F.col(outcome.id).alias("__id"),
+        F.struct(*streams.candidate_schema.names).alias("batch_row"),
+        (versions > 1).alias("__conflicting"),
+    )
     table = actual.select(F.col(outcome.id).alias("__id"), F.struct("*").alias("stream_row"))
     pairs = batch.join(table, "__id", how="full_outer")
     differing = F.when(
@@ -82,7 +87,7 @@ def compare(
     verdict = (
         F.when(F.col("stream_row").isNull(), DiffClass.MISSING.value)
         .when(F.col("batch_row").isNull(), DiffClass.EXTRA.value)
-        .when((F.col("__nth") > 1) & ~same_event, DiffClass.CONFLICTING_DUPLICATE.value)
+        .when((F.col("__nth") > 1) & F.col("__conflicting") & ~same_event, DiffClass.CONFLICTING_DUPLICATE.value)
         .when(F.col("__nth") > 1, DiffClass.DUPLICATE.value)
         .when(~F.col("__placed"), DiffClass.MISPLACED.value)
         .when(F.size("columns") > 0, DiffClass.MISMATCHED.value)

@@ -1,7 +1,7 @@
 """Checks of the door: did everything that came in land, once, and is all of it accounted for?"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add, and_, or_
@@ -10,8 +10,11 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from pipelines.checkpoints import kafka_start
+from pipelines.config import KafkaSource
 from pipelines.events import EventStream, Streams
 from pipelines.gaps import Acceptance, accepted
+from pipelines.ingest.position import position
 from pipelines.lake import Lake, at
 from pipelines.reconcile.copies import copied_files
 from pipelines.reconcile.losses import Losses
@@ -48,9 +51,10 @@ class StreamDoor:
 
 @dataclass(frozen=True, kw_only=True)
 class Offsets:
-    """Kafka partitions that a stream has come from; offsets between their first and last that have landed neither in bronze nor
-    in quarantine: `given_up` within an accepted gap, `missing` outside of any; records that have landed more than once. A
-    transaction's markers take offsets too: topics written in transactions show them as missing."""
+    """Kafka partitions that a stream has come from; offsets between their first and last, and of those that ingest's checkpoint
+    says it has read, that have landed neither in bronze nor in quarantine: `given_up` within an accepted gap, `missing` outside
+    of any; records that have landed more than once. A transaction's markers take offsets too: topics written in transactions show
+    them as missing."""
 
     partitions: int = 0
     missing: int = 0
@@ -102,7 +106,7 @@ class Account:
         return {**totals, "balances": self.unbalanced == 0, "unbalanced_hours": [asdict(h) for h in self.hours if h.unbalanced]}
 
 
-def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Losses, *, from_kafka: bool) -> StreamDoor:
+def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Losses, source: KafkaSource | None) -> StreamDoor:
     """What bronze (in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
     from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
     figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
@@ -121,29 +125,58 @@ def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Loss
         rows_lost=losses.rows,
         files_incomplete=len(losses.lines),
         quarantined={row["reason"]: row["count"] for row in reasons},
-        offsets=_offsets(lake, stream.name) if from_kafka else Offsets(),
+        offsets=_offsets(lake, stream.name, source) if source else Offsets(),
     )
 
 
-def lost_offsets(lake: Lake, stream: str, topic: str) -> dict[int, list[tuple[int, int]]]:
+def lost_offsets(lake: Lake, stream: str, source: KafkaSource) -> dict[int, list[tuple[int, int]]]:
     """By partition, the offsets (both ends inclusive) of the topic as it is now that have landed neither in bronze nor in
-    quarantine, between the first and the last that have, outside of accepted gaps."""
-    acceptances = accepted(lake, stream)
-    gaps = _accepted_ranges(acceptances)
+    quarantine, of all that ingest has read, outside of accepted gaps."""
+    # What ingest has finished first, then what it has written.
+    bounds = _read_bounds(lake, stream, source)
+    acceptances, topic = accepted(lake, stream), source.topic
     newest = sum(each.made_anew for each in acceptances if each.topic == topic)
     here = _landed_offsets(lake, stream, acceptances).where((F.col("source") == topic) & (F.col("generation") == newest))
+    gaps = _accepted_ranges(acceptances)
     order = Window.partitionBy("source_partition").orderBy("source_offset")
     following = (
         here.select("source_partition", "source_offset").distinct().withColumn("__next", F.lead("source_offset").over(order))
     )
     holes = following.where(F.col("__next") > F.col("source_offset") + 1).collect()
+    spans = [(row["source_partition"], row["source_offset"] + 1, row["__next"] - 1) for row in holes]
+    extremes = here.groupBy("source_partition").agg(F.min("source_offset").alias("first"), F.max("source_offset").alias("last"))
+    landed = {row["source_partition"]: (row["first"], row["last"]) for row in extremes.collect()}
     lost: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for row in sorted(holes):
-        partition, spans = row["source_partition"], [(row["source_offset"] + 1, row["__next"] - 1)]
-        for first, last in gaps.get((topic, partition, newest), []):
-            spans = [part for a, b in spans for part in ((a, min(b, first - 1)), (max(a, last + 1), b)) if part[0] <= part[1]]
-        lost[partition] += spans
-    return dict(lost)
+    for partition, first, last in sorted([*spans, *_edges(bounds, landed)]):
+        lost[partition] += _outside(gaps.get((topic, partition, newest), []), first, last)
+    return {partition: found for partition, found in lost.items() if found}
+
+
+def _read_bounds(lake: Lake, stream: str, source: KafkaSource) -> dict[int, tuple[int | None, int]]:
+    """By partition, the first offset that ingest was to read (None: nothing tells), and the next after those that it has read."""
+    place, base = position(lake, stream, source), lake.checkpoint(f"ingest-{stream}")
+    # Behind an accepted gap it has a checkpoint of its own, which begins there.
+    starts = kafka_start(lake.spark, base, source.topic) if place.checkpoint == base else {}
+    return {partition: (starts.get(partition), end) for partition, end in place.offsets.items()}
+
+
+def _edges(bounds: Mapping[int, tuple[int | None, int]], landed: Mapping[int, tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """(Partition, first, last) of what has been read before the first that has landed, and behind the last."""
+    for partition, (start, end) in bounds.items():
+        if partition in landed:
+            first, last = landed[partition]
+            ends = (first if start is None else start, first - 1), (last + 1, end - 1)
+            yield from ((partition, a, b) for a, b in ends if a <= b)
+        elif start is not None and start < end:
+            yield partition, start, end - 1
+
+
+def _outside(gaps: Sequence[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
+    """What is left of a span without the gaps; all ends inclusive."""
+    spans = [(first, last)]
+    for gap_first, gap_last in gaps:
+        spans = [part for a, b in spans for part in ((a, min(b, gap_first - 1)), (max(a, gap_last + 1), b)) if part[0] <= part[1]]
+    return spans
 
 
 def _landed_offsets(lake: Lake, stream: str, acceptances: Sequence[Acceptance]) -> DataFrame:
@@ -157,7 +190,8 @@ def _landed_offsets(lake: Lake, stream: str, acceptances: Sequence[Acceptance]) 
     return judged.where(F.col("source_offset") <= F.col("__reach"))
 
 
-def _offsets(lake: Lake, stream: str) -> Offsets:
+def _offsets(lake: Lake, stream: str, source: KafkaSource) -> Offsets:
+    bounds = _read_bounds(lake, stream, source)
     acceptances = accepted(lake, stream)
     gaps = _accepted_ranges(acceptances)
     each = (
@@ -179,6 +213,11 @@ def _offsets(lake: Lake, stream: str) -> Offsets:
         lost = sum(max(0, min(row["last"], last) - max(row["first"], first) + 1) for first, last in spans) - row["within"]
         given_up += lost
         missing += row["last"] - row["first"] + 1 - row["offsets"] - lost
+    newest = sum(made.made_anew for made in acceptances if made.topic == source.topic)
+    current = (row for row in each if row["source"] == source.topic and row["generation"] == newest)
+    for partition, first, last in _edges(bounds, {row["source_partition"]: (row["first"], row["last"]) for row in current}):
+        spans = _outside(gaps.get((source.topic, partition, newest), []), first, last)
+        missing += sum(end - begin + 1 for begin, end in spans)
     return Offsets(
         partitions=len({(row["source"], row["source_partition"]) for row in each}),
         missing=missing,

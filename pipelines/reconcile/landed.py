@@ -81,8 +81,9 @@ def _accepted(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -
     file lands in one commit. Any other is as if it came now, and so late: the join will not read it."""
     parsed = not_quarantined_before(lake, stream, parse(raw, stream, rules_of(config)))
     time, told = F.col("__event").getField(stream.event_time), F.col("__raw.ingest_batch").isNotNull()
+    # No later than what the door has promised: the join's heartbeats go by it.
     now = lake.door_watermark(stream, lake.version(stream.name))
-    anew = time if now is None else F.greatest(time, at(now))
+    anew = F.lit(None).cast("timestamp") if now is None else at(now)
     known = F.col("__raw.door_watermark")
     own = [F.col("__event").getField(f.name).alias(f.name) for f in stream.schema]
     return (

@@ -33,22 +33,25 @@ _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
 @dataclass(frozen=True, kw_only=True)
 class Losses:
     """Of one stream: the data files that its table's log names and that are not there, with the rows they had, and `lines`, how
-    many events of which landing file bronze lacks."""
+    many events of which landing file bronze lacks, `on_gone_dates` of them on event dates of such data files. `sources_there`:
+    every landing file that ingest has read is still there to tell."""
 
     gone: tuple[str, ...] = ()
     gone_rows: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
+    on_gone_dates: int = 0
+    sources_there: bool = False
 
     @property
     def rows(self) -> int:
-        """How many rows are known to be lost."""
-        return max(self.gone_rows, sum(self.lines.values()))
+        """How many rows are known to be lost: of what landing files tell, those on the dates of data files that are gone are
+        among the rows that these had."""
+        return sum(self.lines.values()) + max(0, self.gone_rows - self.on_gone_dates)
 
     @property
     def gone_dates(self) -> set[date]:
         """The event dates (partitions) of the data files that are gone."""
-        parts = (part for name in self.gone for part in PurePosixPath(name).parts)
-        return {date.fromisoformat(part.split("=", 1)[1]) for part in parts if part.startswith("event_date=")}
+        return _dates(self.gone)
 
 
 def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | None) -> Losses:
@@ -56,10 +59,16 @@ def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | N
     day before `since` (None: of all that are there)."""
     gone = _gone_files(lake, stream)
     with reading_around(lake, gone):
+        wanting, sources_there = _wanting(lake, config, stream, None if gone else since)
+        lines: Counter[str] = Counter()
+        for (source, _), count in wanting.items():
+            lines[source] += count
         return Losses(
             gone=gone,
             gone_rows=_count(lake, stream, by_log=True) - _count(lake, stream, by_log=False) if gone else 0,
-            lines=_lost_lines(lake, config, stream, None if gone else since),
+            lines=dict(lines),
+            on_gone_dates=sum(count for (_, day), count in wanting.items() if day in _dates(gone)),
+            sources_there=sources_there,
         )
 
 
@@ -105,10 +114,11 @@ def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
             lake.spark.conf.set(_COUNT_BY_LOG, before)
 
 
-def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | None) -> dict[str, int]:
+def _wanting(lake: Lake, config: Config, stream: EventStream, since: date | None) -> tuple[dict[tuple[str, date], int], bool]:
+    """By landing file and event date, how many events bronze lacks; and whether every file is there that could tell."""
     source = config.streams[stream.name].source
     if not isinstance(source, FilesSource):
-        return {}
+        return {}, False
     # What ingest has finished first, then what it has written: so a file that it is just writing is not asked for.
     passed = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
     bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isNotNull())
@@ -126,13 +136,20 @@ def _lost_lines(lake: Lake, config: Config, stream: EventStream, since: date | N
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-        return {}
-    lacking = {
-        path: count - have.get(path, 0) - rejected.get(path, 0) for path, count in counts.items() if _place(path) in wanted
-    }
+        return {}, False
+    sources_there = bool(read) and wanted <= set(map(_place, counts))
+    lacking = {path: n - have.get(path, 0) - rejected.get(path, 0) for path, n in counts.items() if _place(path) in wanted}
     suspects = {path: count for path, count in lacking.items() if count > 0}
+    if not suspects:
+        return {}, sources_there
     # Of lines that are in neither, some may be no events: quarantine may be cleaned of what is old.
-    return dict(_by_source(wanting_of_files(lake, config, stream, suspects))) if suspects else {}
+    found = wanting_of_files(lake, config, stream, suspects).groupBy("source", "event_date").count().collect()
+    return {(row["source"], row["event_date"]): row["count"] for row in found}, sources_there
+
+
+def _dates(gone: Sequence[str]) -> set[date]:
+    parts = (part for name in gone for part in PurePosixPath(name).parts)
+    return {date.fromisoformat(part.split("=", 1)[1]) for part in parts if part.startswith("event_date=")}
 
 
 def _place(uri: str) -> str:

@@ -35,7 +35,7 @@ def mend(lake: Lake, config: Config, losses: Mapping[str, Losses]) -> Mended:
     for stream in lake.streams.both:
         source, lost = config.streams[stream.name].source, losses[stream.name]
         with reading_around(lake, lost.gone):
-            offsets = lost_offsets(lake, stream.name, source.topic) if isinstance(source, KafkaSource) else {}
+            offsets = lost_offsets(lake, stream.name, source) if isinstance(source, KafkaSource) else {}
         relanded += reland(lake, config, stream, lost, offsets)
         with reading_around(lake, lost.gone):
             copies += take_out_copies(lake, stream)

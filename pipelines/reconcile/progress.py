@@ -58,6 +58,10 @@ class Progress:
     def pins(self) -> Pins | None:
         return Pins(**self._found["pins"]) if self._found else None
 
+    def forget(self) -> None:
+        """Begin anew: what has been read is not what there is."""
+        self._found = None
+
     def begin(self, pins: Pins) -> None:
         if not self._found:
             self._found = {"purpose": self._purpose, "started_us": now_us(), "pins": asdict(pins), "parts": {}}

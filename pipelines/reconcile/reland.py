@@ -1,13 +1,15 @@
-"""Put back into bronze what it has lost, from where it came: the landing files, or Kafka.
+"""Put back into bronze what it has lost, from where it came: the landing files, or Kafka. One commit for a table.
 
-One commit for a table: it writes the event dates concerned anew, of what their data files still have and of the rows put back.
-Data files that are gone leave the table's log by that. The join's stream passes such a commit over, and what it tells of nobody
-has to settle: where the answer is another, the comparison that follows shows it.
+Where only rows are lost they are appended, as late, for the join's stream is past them. Where data files are gone, the event
+dates concerned are written anew, of what their other data files have and of the rows put back: so those files leave the table's
+log. The join's stream passes such a commit over. Where the answer is another by what has come back, the comparison that follows
+shows it.
 """
 
 from collections.abc import Collection
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from pipelines.config import Config
 from pipelines.events import EventStream
@@ -20,7 +22,8 @@ from pipelines.sink import user_metadata
 def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offsets: OffsetRanges) -> int:
     """Put back the lost lines of landing files, and the records at `offsets` of the stream's topic; the number of rows.
 
-    Where the sources have fewer than the data files that are gone had, nothing is changed: those are still to be brought back.
+    Data files that are gone are let go only where nothing else can have been in them: every source is there, or tells as many
+    rows as the log says. Else nothing is changed, and those files are still to be brought back.
     """
     with reading_around(lake, losses.gone):
         rows = events_at(lake, config, stream, offsets)
@@ -29,20 +32,25 @@ def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offs
         rows.persist()
         try:
             found = rows.count()
-            if found < losses.gone_rows:
-                return 0
-            dates = {row[0] for row in rows.select("event_date").distinct().collect()} | losses.gone_dates
-            if dates:
-                _write(lake, stream, rows, sorted(map(str, dates)), found)
+            if losses.gone:
+                asked = sum(last - first + 1 for spans in offsets.values() for first, last in spans)
+                on_gone_dates = rows.where(F.col("event_date").isin(*losses.gone_dates)).count()
+                if not (losses.sources_there or on_gone_dates == losses.gone_rows or (asked and found == asked)):
+                    return 0
+                others = {row[0] for row in rows.select("event_date").distinct().collect()}
+                _write_anew(lake, stream, rows, sorted(map(str, others | losses.gone_dates)))
+            elif found:
+                with user_metadata(lake.spark, {MENDED: {"relanded": found}}):
+                    lake.append(stream.name, rows.withColumn("late", F.lit(True)).select(*stream.bronze_schema.names))
             return found
         finally:
             rows.unpersist()
 
 
-def _write(lake: Lake, stream: EventStream, rows: DataFrame, dates: Collection[str], count: int) -> None:
+def _write_anew(lake: Lake, stream: EventStream, rows: DataFrame, dates: Collection[str]) -> None:
     listed = ", ".join(f"DATE'{date}'" for date in dates)
     where = f"event_date IN ({listed})"
-    with user_metadata(lake.spark, {MENDED: {"rows": -count}}):
+    with user_metadata(lake.spark, {MENDED: {"dates": list(dates)}}):
         for attempt in conflict_retries():
             with attempt:
                 # Read within the transaction that replaces it: what lands meanwhile is in neither, and stays.

@@ -115,9 +115,11 @@ def reconcile(
         mended = mend(lake, config, losses)
         losses, doors = _look_at_doors(lake, config, plan.span)
     # From bronze that lacks rows batch has the wrong answer: nothing is repaired by it.
-    refused = plan.fix and any(lost.rows or lost.gone for lost in losses.values())
+    lacking = any(lost.rows or lost.gone for lost in losses.values()) or any(door.offsets.missing for door in doors)
+    refused = plan.fix and lacking
     with reading_around(lake, [path for lost in losses.values() for path in lost.gone]):
-        pins, parts = _compare_all(lake, config, replace(plan, fix=plan.fix and not refused), run_id, reports, losses, say)
+        to_do = replace(plan, fix=plan.fix and not refused)
+        pins, parts = _compare_all(lake, config, to_do, run_id, reports, losses, say, mended=mended.relanded > 0)
         total = _together(parts, config.reconcile.sample)
         result = Reconciliation(
             run_id=run_id,
@@ -153,10 +155,10 @@ def _look_at_doors(lake: Lake, config: Config, span: Range) -> tuple[dict[str, L
     losses = losses_of(lake, config, span)
     doors = []
     for stream in (lake.streams.outcome, lake.streams.exposure):
-        lost, from_kafka = losses[stream.name], isinstance(config.streams[stream.name].source, KafkaSource)
+        lost, source = losses[stream.name], config.streams[stream.name].source
         with reading_around(lake, lost.gone):
             rows = lake.read(stream.name).where(span.holds(F.col("event_date")))
-            doors.append(stream_door(lake, stream, rows, lost, from_kafka=from_kafka))
+            doors.append(stream_door(lake, stream, rows, lost, source if isinstance(source, KafkaSource) else None))
     return losses, doors
 
 
@@ -168,9 +170,15 @@ def _compare_all(
     reports: Path,
     losses: Mapping[str, Losses],
     say: Callable[[str], None],
+    *,
+    mended: bool,
 ) -> tuple[Pins, list[Part]]:
     progress = Progress.of(reports, lake, config, asdict(plan)) if plan.hourly else None
-    pins = first = (progress and progress.pins) or pin(lake)
+    if progress and mended:
+        progress.forget()
+    # Where something may have been repaired since, what is left is read as it is now.
+    kept = progress.pins if progress and not plan.fix else None
+    pins = first = kept or pin(lake, newest_bronze=mended)
     sides = Sides(lake, config, pins, plan.share)
     try:
         everything = Slice(span=plan.span)
@@ -182,7 +190,7 @@ def _compare_all(
             done = progress and progress.get(part)
             if not done:
                 say(f"comparing {part}, {number + 1} of {len(slices)}" if plan.hourly else "computing the batch answer")
-                done, sides = _settle(lake, config, plan, sides, part, run_id, losses, say)
+                done, sides = _settle(lake, config, plan, sides, part, run_id, losses, say, mended=mended)
                 if progress:
                     progress.add(part, done)
             parts.append(done)
@@ -202,6 +210,8 @@ def _settle(
     run_id: str,
     losses: Mapping[str, Losses],
     say: Callable[[str], None],
+    *,
+    mended: bool,
 ) -> tuple[Part, Sides]:
     """Compare a slice; explain and, if asked to, repair what differs, until it agrees. With the sides as they are then."""
     comparison = sides.compare(part)
@@ -224,7 +234,7 @@ def _settle(
         say("verifying again")
         comparison.close()
         sides.close()
-        sides = Sides(lake, config, pin(lake), plan.share)
+        sides = Sides(lake, config, pin(lake, newest_bronze=mended), plan.share)
         comparison = sides.compare(part)
     comparison.close()
     causes, sample = story or ({}, [])

@@ -36,8 +36,9 @@ _Counts = dict[tuple[date, int], tuple[int, int, int]]
 
 
 def volumes(lake: Lake, span: Range, bound: int | None, limits: VolumeConfig) -> list[HourVolume]:
-    """Of each stream and each hour of the dates that is over, by the bound of event time (microseconds; None: by the newest event
-    of both streams): from the first hour that has rows on, those without any too."""
+    """Of each stream and each hour of the dates that are over, by the bound of event time (microseconds; None: by the newest
+    event of both streams): from the first hour that has rows on, those without any too. The last date that there is thins out by
+    itself, and is not judged."""
     counted = {stream.name: _count(lake, stream, span, limits) for stream in lake.streams.both}
     newest = (newest for counts in counted.values() for *_, newest in counts.values())
     over = max(newest, default=0) if bound is None else bound
@@ -67,9 +68,9 @@ def _judged(stream: str, counts: _Counts, span: Range, over: int, limits: Volume
 
 
 def _hours(first: tuple[date, int], over: int) -> Iterator[tuple[date, int]]:
-    """The hours from one on that have ended at an instant."""
+    """The hours from one on, of dates that have ended at an instant."""
     number = (first[0] - EPOCH.date()).days * 24 + first[1]
-    for each in range(number, over // 3_600_000_000):
+    for each in range(number, over // 86_400_000_000 * 24):
         yield EPOCH.date() + timedelta(days=each // 24), each % 24
 
 
