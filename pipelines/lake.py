@@ -346,10 +346,15 @@ def is_gone(error: Exception) -> bool:
     return any(word in str(error) for word in words)
 
 
+def is_overtaken(error: BaseException) -> bool:
+    """Whether Delta refused a commit for another that came first. Nothing of ours was written."""
+    return any(word in f"{type(error).__name__}: {error}" for word in _OVERTAKEN)
+
+
 def conflict_retries() -> Retrying:
     """Try again where Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
     return Retrying(
-        retry=retry_if_exception(lambda error: any(word in f"{type(error).__name__}: {error}" for word in _OVERTAKEN)),
+        retry=retry_if_exception(is_overtaken),
         wait=wait_random_exponential(multiplier=0.2, max=5),
         stop=stop_after_attempt(20),
         reraise=True,

@@ -1,8 +1,8 @@
 """What bronze has lost is found, counted to the row, and put back from where it came; or nothing is repaired by what is left."""
 
 import random
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Collection
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.reconcile.report import planned, to_text
+from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown
-from tests.kafka_replay import KafkaReplay, day
+from tests.kafka_replay import KafkaReplay
+from tests.kafka_replay import day as day_of
 from tests.replay import Frozen, Replay
 
 WINDOW = timedelta(hours=6)
@@ -45,10 +47,8 @@ def truth(*more: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     )
 
 
-def events(pipeline: Any, stream: str) -> list[str]:
-    """The rows of bronze; without what the door said of them, where the whole of a landing file is lost: it comes anew, and
-    late."""
-    told = ("late", "door_watermark", "ingest_time", "ingest_batch") if stream == "impressions" else ()
+def events(pipeline: Any, stream: str, told: Collection[str] = ()) -> list[str]:
+    """The rows of bronze, without what the door has `told` of them."""
     return sorted(str({name: value for name, value in row.items() if name not in told}) for row in pipeline.rows(stream))
 
 
@@ -56,10 +56,12 @@ def data_files(pipeline: Any, stream: str) -> list[Path]:
     return sorted(Path(unquote(urlparse(name).path)) for name in pipeline.read(stream).inputFiles())
 
 
-@pytest.mark.parametrize(("stream", "date"), [("playbacks", "2026-01-11"), ("impressions", "2026-01-10")])
-def test_a_data_file_that_is_gone(pipeline: Any, stream: str, date: str) -> None:
-    before = events(pipeline, stream)
-    lost = random.Random(date).choice([file for file in data_files(pipeline, stream) if f"event_date={date}" in str(file)])
+@pytest.mark.parametrize(("stream", "day"), [("playbacks", "2026-01-11"), ("impressions", "2026-01-10")])
+def test_a_data_file_that_is_gone(pipeline: Any, stream: str, day: str) -> None:
+    # Where the whole of a landing file is lost, it comes anew, and late.
+    told = ("late", "door_watermark", "ingest_time", "ingest_batch") if stream == "impressions" else ()
+    before = events(pipeline, stream, told)
+    lost = random.Random(day).choice([file for file in data_files(pipeline, stream) if f"event_date={day}" in str(file)])
     rows = pq.read_table(lost).to_pylist()
     lost.unlink()
     found = pipeline.reconcile()
@@ -77,8 +79,11 @@ def test_a_data_file_that_is_gone(pipeline: Any, stream: str, date: str) -> None
 
     repaired = pipeline.reconcile(fix=True)
     assert (repaired.verdict, repaired.mended.relanded, repaired.repaired) == ("repaired", len(rows), 0)
-    assert events(pipeline, stream) == before
+    assert events(pipeline, stream, told) == before
     assert pipeline.attributed() == truth()
+    if stream == "playbacks":
+        # A commit that writes dates anew holds what has been joined already: one that begins anew takes it for no arrival.
+        pipeline.lose_checkpoint("join")
     more = shown("late", "09:10"), play("late", "09:15"), play("next", "2026-01-11T05:00:00Z")
     pipeline.wave(more[:1], more[1:])
     pipeline.join()
@@ -123,6 +128,31 @@ def test_rows_that_somebody_deleted(pipeline: Any, delete: Callable[[Any], int],
     assert (pipeline.attributed(), pipeline.reconcile().verdict) == (truth(), "agrees")
 
 
+@pytest.mark.parametrize("span", [Range(), Range(first=date(2026, 1, 11), last=date(2026, 1, 11))], ids=["all", "one date"])
+def test_rows_of_one_file_of_which_some_are_gone_and_others_twice(pipeline: Any, span: Range) -> None:
+    before = events(pipeline, "playbacks", ["late"])
+    table = pipeline.lake.identifier("playbacks")
+    copy = pipeline.read("playbacks").where("playback_id IN ('p5', 'p6', 'n2')").persist()
+    assert copy.count() == 3
+    # As many of the file, which spans midnight, are there as before; of the line that it has twice, both are gone.
+    pipeline.lake.spark.sql(f"DELETE FROM {table} WHERE playback_id IN ('n0', 'p7')")
+    copy.write.format("delta").mode("append").save(pipeline.lake.path("playbacks"))
+    copy.unpersist()
+    found = pipeline.reconcile(span)
+    door = found.doors[0]
+    assert (found.verdict, door.rows_lost, door.rows_copied, door.files_ingested_twice) == ("differs", 3, 3, 0)
+    assert "LOST: 3 rows; TWICE: 3 rows" in to_text(found)
+    assert planned(found) == (
+        "--repair would put lost rows back into bronze (playbacks 3), as far as their source has them, "
+        "and take copied rows out of bronze (playbacks 3) and compare again"
+    )
+    repaired = pipeline.reconcile(span, fix=True)
+    assert (repaired.verdict, repaired.mended.relanded, repaired.mended.copies, repaired.repaired) == ("repaired", 3, 3, 0)
+    assert events(pipeline, "playbacks", ["late"]) == before
+    pipeline.settle(everything=True)
+    assert (pipeline.attributed(), pipeline.reconcile().verdict) == (truth(), "agrees")
+
+
 def test_nothing_is_repaired_by_a_bronze_that_cannot_be_made_whole(pipeline: Any) -> None:
     lost = data_files(pipeline, "playbacks")[0]
     rows = pq.read_table(lost).num_rows
@@ -154,7 +184,7 @@ def test_what_has_not_been_read_yet_is_not_lost_nor_is_what_quarantine_was_clean
 @pytest.mark.kafka
 def test_records_of_a_topic_are_read_again(kafka: Callable[..., KafkaReplay]) -> None:
     pipeline = kafka()
-    impressions, playbacks = day(0, 30)
+    impressions, playbacks = day_of(0, 30)
     pipeline.wave(impressions[:20], [*playbacks[:20], "{", playbacks[3]])
     pipeline.wave(impressions[20:], playbacks[20:])
     pipeline.join()
@@ -177,3 +207,10 @@ def test_records_of_a_topic_are_read_again(kafka: Callable[..., KafkaReplay]) ->
     assert pipeline.attributed() == expected
     pipeline.settle(everything=True)
     assert (pipeline.attributed(), pipeline.reconcile().verdict) == (expected, "agrees")
+    # Records that Kafka has no more: nothing is repaired by what is left.
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('playbacks')} WHERE {gone}")
+    pipeline.delete_records("playbacks", pipeline.ends("playbacks"))
+    pipeline.lake.spark.sql(f"UPDATE {pipeline.lake.identifier('attributed_playbacks')} SET device = 'fridge'")
+    refused = pipeline.reconcile(fix=True)
+    assert (refused.verdict, refused.refused, refused.repaired) == ("differs", True, 0)
+    assert refused.doors[0].offsets.missing == lost

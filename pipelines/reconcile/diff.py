@@ -18,11 +18,12 @@ from enum import Enum
 
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType, StructField
+from pyspark.sql.types import StructField
 
 from pipelines.config import ColumnTolerance
 from pipelines.durations import micros
 from pipelines.events import Streams
+from pipelines.reconcile.content import comparable
 
 
 class DiffClass(str, Enum):
@@ -167,9 +168,7 @@ def _sum(hours: Sequence[HourSummary]) -> HourSummary:
 def _differs(field: StructField, tolerance: ColumnTolerance | None) -> Column:
     """The column's name where the two rows differ in it, null where not; two nulls are equal."""
     left, right = F.col("batch_row").getField(field.name), F.col("stream_row").getField(field.name)
-    if "map<" in field.dataType.simpleString() or isinstance(field.dataType, MapType):
-        left, right = F.to_json(F.struct(left)), F.to_json(F.struct(right))
-    equal = left.eqNullSafe(right)
+    equal = comparable(field, left).eqNullSafe(comparable(field, right))
     if tolerance is not None:
         equal = equal | F.coalesce(_near(left, right, tolerance), F.lit(False))
     return F.when(~equal, F.lit(field.name))

@@ -16,14 +16,15 @@ from pipelines.events import EventStream, Streams
 from pipelines.gaps import Acceptance, accepted
 from pipelines.ingest.position import position
 from pipelines.lake import Lake, at
-from pipelines.reconcile.copies import copied_files
+from pipelines.reconcile.copies import files_twice
 from pipelines.reconcile.losses import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
-    """Rows and files of one stream in bronze as it is now, `rows_copied` of them too many; what it had once and has no more:
-    `data_files_gone`, `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
+    """Rows and files of one stream in bronze as it is now. `rows_copied` of them are too many, of whatever files;
+    `files_ingested_twice` are those wholly there again. What it had once and has no more: `data_files_gone`, `rows_lost`,
+    `files_incomplete` (landing files); of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
@@ -41,7 +42,7 @@ class StreamDoor:
     def mendable(self) -> bool:
         """Whether bronze has rows twice, or too few."""
         offsets = self.offsets.missing or self.offsets.twice
-        return bool(self.files_ingested_twice or self.data_files_gone or self.rows_lost or offsets)
+        return bool(self.rows_copied or self.data_files_gone or self.rows_lost or offsets)
 
     @property
     def quarantine_rate(self) -> float:
@@ -111,7 +112,7 @@ def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Loss
     from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
     figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
     accepted, late, files = bronze.agg(*figures).collect()[0]
-    copied = copied_files(lake, stream, bronze)
+    copied = files_twice(bronze, losses.untold)
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
     reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
     return StreamDoor(
@@ -119,8 +120,8 @@ def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Loss
         accepted=accepted,
         late=late,
         files=files,
-        files_ingested_twice=len(copied),
-        rows_copied=sum(each.surplus for each in copied),
+        files_ingested_twice=losses.twice + len(copied),
+        rows_copied=sum(losses.surplus.values()) + sum(copied.values()),
         data_files_gone=len(losses.gone),
         rows_lost=losses.rows,
         files_incomplete=len(losses.lines),
@@ -136,7 +137,8 @@ def lost_offsets(lake: Lake, stream: str, source: KafkaSource) -> dict[int, list
     bounds = _read_bounds(lake, stream, source)
     acceptances, topic = accepted(lake, stream), source.topic
     newest = sum(each.made_anew for each in acceptances if each.topic == topic)
-    here = _landed_offsets(lake, stream, acceptances).where((F.col("source") == topic) & (F.col("generation") == newest))
+    current = (F.col("source") == topic) & (F.col("generation") == newest)
+    here = _landed_offsets(lake, stream, acceptances, current & _read(bounds)).where(current)
     gaps = _accepted_ranges(acceptances)
     order = Window.partitionBy("source_partition").orderBy("source_offset")
     following = (
@@ -179,23 +181,30 @@ def _outside(gaps: Sequence[tuple[int, int]], first: int, last: int) -> list[tup
     return spans
 
 
-def _landed_offsets(lake: Lake, stream: str, acceptances: Sequence[Acceptance]) -> DataFrame:
-    """The offsets in bronze, and those in quarantine up to the last in bronze."""
+def _read(bounds: Mapping[int, tuple[int | None, int]]) -> Column:
+    ends = (F.col("source_partition").eqNullSafe(n) & (F.col("source_offset") < end) for n, (_, end) in bounds.items())
+    return reduce(or_, ends, F.lit(False))
+
+
+def _landed_offsets(lake: Lake, stream: str, acceptances: Sequence[Acceptance], finished: Column) -> DataFrame:
+    """The offsets in bronze, and those in quarantine that are `finished`, or up to the last in bronze."""
     # Bronze at one version, and quarantine after it: a micro-batch writes quarantine first, so up to the last offset in bronze
     # all is there that ever will be.
     bronze = _generations(lake.read(stream, lake.version(stream)), acceptances)
     quarantine = _generations(lake.read("quarantine").where(F.col("stream") == stream), acceptances)
     reach = bronze.groupBy(*_PLACE).agg(F.max("source_offset").alias("__reach"))
-    judged = bronze.unionByName(quarantine).join(F.broadcast(reach), list(_PLACE), how="inner")
-    return judged.where(F.col("source_offset") <= F.col("__reach"))
+    judged = bronze.unionByName(quarantine).join(F.broadcast(reach), list(_PLACE), how="left")
+    return judged.where(F.coalesce(F.col("source_offset") <= F.col("__reach"), F.lit(False)) | finished)
 
 
 def _offsets(lake: Lake, stream: str, source: KafkaSource) -> Offsets:
     bounds = _read_bounds(lake, stream, source)
     acceptances = accepted(lake, stream)
     gaps = _accepted_ranges(acceptances)
+    newest = sum(made.made_anew for made in acceptances if made.topic == source.topic)
+    here = (F.col("source") == source.topic) & (F.col("generation") == newest)
     each = (
-        _landed_offsets(lake, stream, acceptances)
+        _landed_offsets(lake, stream, acceptances, here & _read(bounds))
         .groupBy(*_PLACE)
         .agg(
             F.min("source_offset").alias("first"),
@@ -213,7 +222,6 @@ def _offsets(lake: Lake, stream: str, source: KafkaSource) -> Offsets:
         lost = sum(max(0, min(row["last"], last) - max(row["first"], first) + 1) for first, last in spans) - row["within"]
         given_up += lost
         missing += row["last"] - row["first"] + 1 - row["offsets"] - lost
-    newest = sum(made.made_anew for made in acceptances if made.topic == source.topic)
     current = (row for row in each if row["source"] == source.topic and row["generation"] == newest)
     for partition, first, last in _edges(bounds, {row["source_partition"]: (row["first"], row["last"]) for row in current}):
         spans = _outside(gaps.get((source.topic, partition, newest), []), first, last)

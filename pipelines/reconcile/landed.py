@@ -1,7 +1,11 @@
 """The events that a stream's source still has, as the door would make rows of bronze of them: read again, to be held against
 bronze."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -13,39 +17,59 @@ from pipelines.ingest.files import landed_lines
 from pipelines.ingest.kafka import read_kafka_ranges
 from pipelines.ingest.parse import parse, rules_of
 from pipelines.lake import Lake, at
-from pipelines.reconcile.copies import content
+from pipelines.reconcile.content import comparable, content
 from pipelines.references import resolve
 
 OffsetRanges = Mapping[int, Collection[tuple[int, int]]]
 """By Kafka partition: offsets, both ends inclusive."""
 
 
-def wanting_of_files(lake: Lake, config: Config, stream: EventStream, lines: Mapping[str, int]) -> DataFrame:
-    """The events of landing files that bronze has not got, in its columns, each as often as it is wanting. `lines` are the files,
-    and how many lines bronze and quarantine lack of each (of which quarantine may have been cleaned)."""
-    source, where = config.streams[stream.name].source, f"streams.{stream.name}.source"
-    bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isin(*lines))
-    if not isinstance(source, FilesSource):
-        return bronze.where(F.lit(False))
-    text = landed_lines(lake.spark, resolve(source.path, f"{where}.path"))
-    text = text.select("value", F.col("_metadata.file_path").alias("source")).where(F.col("source").isin(*lines))
-    files = bronze.groupBy("source").agg(
-        F.min("ingest_time").alias("ingest_time"),
-        F.min("ingest_batch").alias("ingest_batch"),
-        F.max("door_watermark").alias("door_watermark"),
-    )
-    known = text.join(files, "source", "left")
-    landed = _accepted(lake, config, stream, known.select(_of_file(known).alias("__raw")))
-    exact = _without(landed, bronze, content(stream))
-    many = F.count("*").over(Window.partitionBy("source"))
-    exact = exact.withColumn("__many", many)
-    lacking = F.element_at(F.create_map(*(F.lit(each) for pair in lines.items() for each in pair)), F.col("source"))
-    # More are wanting than lines are lacking: bronze has the events in another form, from before a change of columns. Then id and
-    # time tell which they are.
-    changed = exact.where(F.col("__many") > lacking).select("source").distinct()
-    by_id = _without(landed, bronze, F.struct(stream.id, stream.event_time)).join(changed, "source", "left_semi")
-    same = exact.where(F.col("__many") <= lacking)
-    return same.select(*landed.columns).unionByName(by_id.select(*landed.columns))
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Landing files and what bronze has of them. `landed` are their events, as rows of bronze; `wanting` those that bronze lacks,
+    each as often as it does; `rows` are bronze's, with `__surplus` where a row is one too many."""
+
+    landed: DataFrame
+    wanting: DataFrame
+    rows: DataFrame
+
+
+@contextmanager
+def held_against_files(lake: Lake, config: Config, stream: EventStream, files: Collection[str]) -> Iterator[Held]:
+    """Landing files and bronze, event for event; the frames are good within. Rows of an event that differ are the same one where
+    that is for a change of columns: bronze has a value in `rescued` that has a column by now."""
+    bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isin(*files))
+    landed = _events_of(lake, config, stream, files, bronze)
+    mine = _numbered(landed, "__what", content(stream), "event_date").persist()
+    # The first to land is the one that stays.
+    theirs = _numbered(bronze, "__what", content(stream), "ingest_time", "ingest_batch").persist()
+    row = ["source", "__what", "__what_nth"]
+    try:
+        lacking = mine.join(theirs.select(*row), row, "left_anti")
+        over = theirs.join(mine.select(*row), row, "left_anti")
+        event = F.struct(stream.id, stream.event_time)
+        new, old = (_numbered(rows, "__event", event, "__what").alias(name) for rows, name in ((lacking, "n"), (over, "o")))
+        forms = [F.col(f"n.{name}") == F.col(f"o.{name}") for name in ("source", "__event", "__event_nth")]
+        pairs = new.join(old, reduce(and_, [*forms, *_same_but_for_columns(stream)]), "inner")
+        lacking = lacking.join(pairs.select(*(f"n.{name}" for name in row)), row, "left_anti")
+        over = over.join(pairs.select(*(f"o.{name}" for name in row)), row, "left_anti")
+        flagged = theirs.join(over.select(*row, F.lit(True).alias("__surplus")), row, "left")
+        yield Held(
+            landed=landed,
+            wanting=lacking.select(*landed.columns),
+            rows=flagged.select(*bronze.columns, F.coalesce("__surplus", F.lit(False)).alias("__surplus")),
+        )
+    finally:
+        theirs.unpersist()
+        mine.unpersist()
+
+
+def _same_but_for_columns(stream: EventStream) -> Iterator[Column]:
+    """Of a new reading `n` and a row `o` of bronze: no column differs but one that the row has not got."""
+    rescued = F.col("o.rescued").isNotNull()
+    for field in stream.schema:
+        one, other = (comparable(field, F.col(f"{side}.{field.name}")) for side in ("n", "o"))
+        yield one.eqNullSafe(other) | (F.col(f"o.{field.name}").isNull() & rescued)
 
 
 def events_at(lake: Lake, config: Config, stream: EventStream, offsets: OffsetRanges) -> DataFrame:
@@ -58,6 +82,22 @@ def events_at(lake: Lake, config: Config, stream: EventStream, offsets: OffsetRa
     for name, kind in {"ingest_batch": "bigint", "door_watermark": "timestamp"}.items():
         raw = raw.withField(name, F.lit(None).cast(kind))
     return _accepted(lake, config, stream, records.withColumn("__raw", raw))
+
+
+def _events_of(lake: Lake, config: Config, stream: EventStream, files: Collection[str], bronze: DataFrame) -> DataFrame:
+    """The events of landing files, as rows of bronze, which has `bronze` of those files."""
+    source = config.streams[stream.name].source
+    if not isinstance(source, FilesSource):
+        return bronze.where(F.lit(False))
+    text = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
+    text = text.select("value", F.col("_metadata.file_path").alias("source")).where(F.col("source").isin(*files))
+    told = bronze.groupBy("source").agg(
+        F.min("ingest_time").alias("ingest_time"),
+        F.min("ingest_batch").alias("ingest_batch"),
+        F.max("door_watermark").alias("door_watermark"),
+    )
+    known = text.join(told, "source", "left")
+    return _accepted(lake, config, stream, known.select(_of_file(known).alias("__raw")))
 
 
 def _of_file(lines: DataFrame) -> Column:
@@ -101,8 +141,7 @@ def _accepted(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -
     )
 
 
-def _without(landed: DataFrame, bronze: DataFrame, what: Column) -> DataFrame:
-    """What is left of `landed` where bronze's rows are taken away, one for one, by file and `what`."""
-    of_one = Window.partitionBy("source", "__what").orderBy("event_date")
-    mine, theirs = (rows.withColumn("__what", what).withColumn("__nth", F.row_number().over(of_one)) for rows in (landed, bronze))
-    return mine.join(theirs.select("source", "__what", "__nth"), ["source", "__what", "__nth"], "left_anti")
+def _numbered(rows: DataFrame, name: str, what: Column, *order: str) -> DataFrame:
+    """Rows with `what` of each under a name, and the row's number among those of its file that are the same in that."""
+    named = rows.withColumn(name, what)
+    return named.withColumn(f"{name}_nth", F.row_number().over(Window.partitionBy("source", name).orderBy(*order)))

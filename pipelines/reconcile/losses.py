@@ -1,16 +1,18 @@
-"""What had landed, and is in bronze no more: data files that are gone, and rows that their source says should be there.
+"""What had landed, and is in bronze no more, or more often than it came: data files that are gone, and rows that their source
+tells of.
 
-A landing file that ingest has read has each of its lines in bronze or in quarantine; lines that are in neither are lost. Of Kafka
-the offsets tell (`pipelines.reconcile.door`). Where a landing file is gone too, nothing is left to hold bronze against, but for
-the table's own log, which knows how many rows its data files have.
+A landing file that ingest has read has each of its lines in bronze or in quarantine, once; lines that are in neither are lost. Of
+Kafka the offsets tell (`pipelines.reconcile.door`). Where a landing file is gone too, nothing is left to hold bronze against, but
+for the table's own log, which knows how many rows its data files have.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import reduce
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -22,8 +24,10 @@ from pipelines.checkpoints import files_read
 from pipelines.config import Config, FilesSource
 from pipelines.events import EventStream
 from pipelines.ingest.files import landed_lines
+from pipelines.ingest.parse import Reason, id_in_text
 from pipelines.lake import Lake
-from pipelines.reconcile.landed import wanting_of_files
+from pipelines.reconcile.landed import held_against_files
+from pipelines.reconcile.span import Range
 from pipelines.references import resolve
 
 _IGNORE = "spark.sql.files.ignoreMissingFiles"
@@ -32,14 +36,18 @@ _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Of one stream: the data files that its table's log names and that are not there, with the rows they had, and `lines`, how
-    many events of which landing file bronze lacks, `on_gone_dates` of them on event dates of such data files. `sources_there`:
-    every landing file that ingest has read is still there to tell."""
+    """Of one stream: the data files that its table's log names and that are not there, with the rows they had; `lines`, how many
+    events of which landing file bronze lacks, `on_gone_dates` of them on event dates of such data files; `surplus`, how many rows
+    of which it has too many, `twice` of these files wholly. `untold` are the files in bronze that are not there to be held
+    against (None: no landing directory is). `sources_there`: every landing file that ingest has read is there."""
 
     gone: tuple[str, ...] = ()
     gone_rows: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
     on_gone_dates: int = 0
+    surplus: Mapping[str, int] = field(default_factory=dict)
+    twice: int = 0
+    untold: frozenset[str] | None = None
     sources_there: bool = False
 
     @property
@@ -54,22 +62,14 @@ class Losses:
         return _dates(self.gone)
 
 
-def find_losses(lake: Lake, config: Config, stream: EventStream, since: date | None) -> Losses:
-    """What bronze of a stream lacks: data files of all dates; lines of the landing files that appeared, or were read, since the
-    day before `since` (None: of all that are there)."""
+def find_losses(lake: Lake, config: Config, stream: EventStream, span: Range) -> Losses:
+    """What bronze of a stream lacks, or has too often: data files of all dates; events of the landing files that appeared, or
+    were read, since the day before the range, or that have rows in it."""
     gone = _gone_files(lake, stream)
     with reading_around(lake, gone):
-        wanting, sources_there = _wanting(lake, config, stream, None if gone else since)
-        lines: Counter[str] = Counter()
-        for (source, _), count in wanting.items():
-            lines[source] += count
-        return Losses(
-            gone=gone,
-            gone_rows=_count(lake, stream, by_log=True) - _count(lake, stream, by_log=False) if gone else 0,
-            lines=dict(lines),
-            on_gone_dates=sum(count for (_, day), count in wanting.items() if day in _dates(gone)),
-            sources_there=sources_there,
-        )
+        told = _held_against_landing(lake, config, stream, Range() if gone else span, gone)
+        known, readable = (_count(lake, stream, by_log=by_log) for by_log in (True, False)) if gone else (0, 0)
+        return replace(told, gone=gone, gone_rows=known - readable)
 
 
 @contextmanager
@@ -114,37 +114,58 @@ def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
             lake.spark.conf.set(_COUNT_BY_LOG, before)
 
 
-def _wanting(lake: Lake, config: Config, stream: EventStream, since: date | None) -> tuple[dict[tuple[str, date], int], bool]:
-    """By landing file and event date, how many events bronze lacks; and whether every file is there that could tell."""
+def _held_against_landing(lake: Lake, config: Config, stream: EventStream, span: Range, gone: Sequence[str]) -> Losses:
+    """What landing files tell (`Losses` without what the table's log tells)."""
     source = config.streams[stream.name].source
     if not isinstance(source, FilesSource):
-        return {}, False
+        return Losses()
     # What ingest has finished first, then what it has written: so a file that it is just writing is not asked for.
     passed = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
     bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isNotNull())
-    if since is not None:
-        earliest = F.to_timestamp(F.lit(str(since - timedelta(days=1))))
-        bronze = bronze.where(F.col("ingest_time") >= earliest)
+    if span.first is not None:
+        earliest = F.to_timestamp(F.lit(str(span.first - timedelta(days=1))))
+        bronze = bronze.where((F.col("ingest_time") >= earliest) | span.holds(F.col("event_date")))
         passed = passed.where(F.col("modified") >= earliest)
     read = {_place(row["source"]) for row in passed.select("source").collect()}
-    have = _by_source(bronze)
-    rejected = _by_source(lake.read("quarantine").where(F.col("stream") == stream.name))
-    wanted = read | set(map(_place, have))
+    have = _figures(bronze.select("source", F.col(stream.id).cast("string").alias("id")))
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    payload = F.when(F.col("reason") == Reason.NOT_UTF8.value, F.unbase64("payload").cast("string")).otherwise(F.col("payload"))
+    away = _figures(rejected.select("source", id_in_text(payload, stream).alias("id")))
     try:
         lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
-        counts = _by_source(lines.select(F.col("_metadata.file_path").alias("source")))
+        path = F.col("_metadata.file_path").alias("source")
+        there = _figures(lines.select(path, id_in_text(F.col("value"), stream).alias("id")))
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-        return {}, False
-    sources_there = bool(read) and wanted <= set(map(_place, counts))
-    lacking = {path: n - have.get(path, 0) - rejected.get(path, 0) for path, n in counts.items() if _place(path) in wanted}
-    suspects = {path: count for path, count in lacking.items() if count > 0}
-    if not suspects:
-        return {}, sources_there
-    # Of lines that are in neither, some may be no events: quarantine may be cleaned of what is old.
-    found = wanting_of_files(lake, config, stream, suspects).groupBy("source", "event_date").count().collect()
-    return {(row["source"], row["event_date"]): row["count"] for row in found}, sources_there
+        return Losses()
+    wanted = read | set(map(_place, have))
+    suspects = [path for path in there if _place(path) in wanted and there[path] != _sum(have.get(path), away.get(path))]
+    found = _event_for_event(lake, config, stream, suspects, _dates(gone)) if suspects else Losses()
+    known = set(map(_place, there))
+    untold = frozenset(path for path in have if _place(path) not in known)
+    return replace(found, untold=untold, sources_there=bool(read) and wanted <= known)
+
+
+def _event_for_event(
+    lake: Lake, config: Config, stream: EventStream, files: Sequence[str], gone_dates: Collection[date]
+) -> Losses:
+    with held_against_files(lake, config, stream, files) as held:
+        sides = {"landed": held.landed, "wanting": held.wanting, "surplus": held.rows.where("__surplus")}
+        told = (rows.select(F.lit(name).alias("side"), "source", "event_date") for name, rows in sides.items())
+        rows = reduce(DataFrame.unionByName, told)
+        found: dict[str, Counter[str]] = {name: Counter() for name in sides}
+        on_gone_dates = 0
+        for row in rows.groupBy("side", "source", "event_date").count().collect():
+            found[row["side"]][row["source"]] += row["count"]
+            on_gone_dates += row["count"] if row["side"] == "wanting" and row["event_date"] in gone_dates else 0
+    surplus = found["surplus"]
+    return Losses(
+        lines=dict(found["wanting"]),
+        on_gone_dates=on_gone_dates,
+        surplus=dict(surplus),
+        twice=sum(rows >= found["landed"][source] for source, rows in surplus.items()),
+    )
 
 
 def _dates(gone: Sequence[str]) -> set[date]:
@@ -157,5 +178,19 @@ def _place(uri: str) -> str:
     return re.sub(r"^(\w+):/+", r"\1:/", unquote(uri))
 
 
-def _by_source(rows: DataFrame) -> Counter[str]:
-    return Counter({row["source"]: row["count"] for row in rows.groupBy("source").count().collect()})
+_Figures = tuple[int, int]
+"""The events of a file: how many, and a number that their ids come to, whatever their order."""
+
+
+def _figures(events: DataFrame) -> dict[str, _Figures]:
+    """By `source`, of events with an `id`: two sides that have the same events have the same figures. So most files need no look
+    at their events."""
+    # 32 bits of each hash: their sum stays within 64.
+    ids = F.shiftrightunsigned(F.xxhash64("id"), 32)
+    rows = events.groupBy("source").agg(F.count("*").alias("events"), F.sum(ids).alias("ids")).collect()
+    return {row["source"]: (row["events"], row["ids"]) for row in rows}
+
+
+def _sum(*figures: _Figures | None) -> _Figures:
+    there = [each for each in figures if each]
+    return sum(events for events, _ in there), sum(ids for _, ids in there)

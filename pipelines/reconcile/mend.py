@@ -26,7 +26,7 @@ class Mended:
 
 def losses_of(lake: Lake, config: Config, span: Range) -> dict[str, Losses]:
     """What each stream's bronze has lost, as far as it concerns the dates."""
-    return {stream.name: find_losses(lake, config, stream, span.first) for stream in lake.streams.both}
+    return {stream.name: find_losses(lake, config, stream, span) for stream in lake.streams.both}
 
 
 def mend(lake: Lake, config: Config, losses: Mapping[str, Losses]) -> Mended:
@@ -38,5 +38,5 @@ def mend(lake: Lake, config: Config, losses: Mapping[str, Losses]) -> Mended:
             offsets = lost_offsets(lake, stream.name, source) if isinstance(source, KafkaSource) else {}
         relanded += reland(lake, config, stream, lost, offsets)
         with reading_around(lake, lost.gone):
-            copies += take_out_copies(lake, stream)
+            copies += take_out_copies(lake, config, stream, lost)
     return Mended(relanded=relanded, copies=copies)

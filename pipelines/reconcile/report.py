@@ -93,7 +93,7 @@ def to_text(run: Reconciliation) -> str:
     for door in run.doors:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in door.quarantined.items()) or "none"
         rows = f"{door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}"
-        lines.append(f"  {door.stream:<10} {rows}{_given_up(door)}{_lost(door)}")
+        lines.append(f"  {door.stream:<10} {rows}{_given_up(door)}{_wrong(door)}")
     lines += ["", "  class                        rows"]
     lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
     if run.causes:
@@ -116,10 +116,11 @@ def planned(run: Reconciliation) -> str:
     outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
     copies = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_copied + d.offsets.twice))
     lost = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_lost or d.offsets.missing))
+    parts = [f"take copied rows out of bronze ({copies})"] if copies else []
     if lost:
-        return f"--repair would put lost rows back into bronze ({lost}), as far as their source has them, and compare again"
-    parts = [f"write the batch answer of what differs ({outcomes})"] if outcomes else []
-    parts += [f"take copied rows out of bronze ({copies})"] if copies else []
+        parts.insert(0, f"put lost rows back into bronze ({lost}), as far as their source has them,")
+        return f"--repair would {' and '.join(parts)} and compare again".replace(", and compare", " and compare")
+    parts = [f"write the batch answer of what differs ({outcomes})", *parts] if outcomes else parts
     return f"--repair would {' and '.join(parts)}" if parts else "--repair would change nothing"
 
 
@@ -207,9 +208,10 @@ def _given_up(door: StreamDoor) -> str:
     return f"; {door.offsets.given_up:,} offsets in accepted gaps" if door.offsets.given_up else ""
 
 
-def _lost(door: StreamDoor) -> str:
+def _wrong(door: StreamDoor) -> str:
     gone = f" ({door.data_files_gone:,} data files are gone)" if door.data_files_gone else ""
-    return f"; LOST: {door.rows_lost:,} rows{gone}" if door.rows_lost or gone else ""
+    lost = f"; LOST: {door.rows_lost:,} rows{gone}" if door.rows_lost or gone else ""
+    return f"{lost}; TWICE: {door.rows_copied:,} rows" if door.rows_copied else lost
 
 
 def _text(value: object) -> str | None:

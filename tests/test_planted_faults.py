@@ -1,0 +1,101 @@
+"""Faults of every kind at once, each in an outcome of its own: counted exactly in its class, whole, by hour and by date; and the
+repair of any of these ends in the independent answer."""
+
+import random
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.reconcile.comparison import pin
+from pipelines.reconcile.span import Range
+from tests import oracle
+from tests.builders import play, shown
+from tests.replay import Frozen, Replay
+
+HOURS = range(3, 9)
+IMPRESSIONS = [shown(f"i{n}", f"2026-01-1{day}T0{n}:00:00Z") for day in (0, 1) for n in HOURS]
+IDS = [f"p{n}-{day}-{k}" for day in (0, 1) for n in HOURS for k in (1, 2)]
+PLAYBACKS = [play(id, f"2026-01-1{id[3]}T0{id[1]}:{id[5]}0:00Z") for id in IDS]
+TRUTH = oracle.attribute(PLAYBACKS, IMPRESSIONS, window=timedelta(hours=6))
+
+# Each with what it is to be found as. {own}: its condition; {other}: the condition of an outcome that has no fault.
+FAULTS = [
+    ("DELETE FROM {t} WHERE {own}", {"missing": 1}),
+    ("UPDATE {t} SET exposure_id = 'i-none' WHERE {own}", {"mismatched": 1}),
+    ("UPDATE {t} SET exposure_position = exposure_position + 1 WHERE {own}", {"mismatched": 1}),
+    ("UPDATE {t} SET event_date = event_date + INTERVAL 1 DAY WHERE {own}", {"misplaced": 1}),
+    ("UPDATE {t} SET event_time = event_time + INTERVAL 2 HOUR WHERE {own}", {"mismatched": 1}),
+    (
+        "UPDATE {t} SET event_time = event_time + INTERVAL 1 DAY, event_date = event_date + INTERVAL 1 DAY WHERE {own}",
+        {"mismatched": 1},
+    ),
+    ("INSERT INTO {t} SELECT * FROM {t} WHERE {own}", {"duplicate": 1}),
+    ("INSERT INTO {t} SELECT {moved} FROM {t} WHERE {own}", {"duplicate": 1}),
+    ("UPDATE {t} SET playback_id = 'made-up' WHERE {own}", {"missing": 1, "extra": 1}),
+    ("UPDATE {t} SET playback_id = '{other}' WHERE {own}", {"missing": 1, "duplicate": 1}),
+]
+
+
+@pytest.fixture(scope="module")
+def settled(first_replay: Replay) -> Frozen:
+    first_replay.wave(IMPRESSIONS, PLAYBACKS)
+    first_replay.join()
+    first_replay.settle(everything=True)
+    return first_replay.freeze()
+
+
+def differences(report: Any) -> dict[str, int]:
+    return {name: count for name, count in report.counts.items() if count and name != "matched"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))])
+def test_faults_of_every_kind_at_once(settled: Frozen, seed: int) -> None:
+    pipeline, chosen = settled.thawed(), random.Random(seed).sample(IDS, 2 * len(FAULTS))
+    table = pipeline.lake.identifier("attributed_playbacks")
+    moved = ", ".join(
+        f"{name} + INTERVAL 3 HOUR" if name == "event_time" else name for name in pipeline.read("attributed_playbacks").columns
+    )
+    planted: Counter[str] = Counter()
+    for n, (fault, found_as) in enumerate(FAULTS):
+        own = f"playback_id = '{chosen[n]}'"
+        pipeline.lake.spark.sql(fault.format(t=table, own=own, other=chosen[len(FAULTS) + n], moved=moved))
+        planted.update(found_as)
+    whole = pipeline.reconcile()
+    assert differences(whole) == planted
+    assert whole.causes == {"table_changed": sum(planted.values())}
+    hourly = pipeline.reconcile(hourly=True)
+    assert (differences(hourly), hourly.hours) == (planted, whole.hours)
+    assert hourly.causes == whole.causes
+    # The dates one after the other find all of it, and what lies between them once at least.
+    for day in (10, 11):
+        assert pipeline.reconcile(Range(first=date(2026, 1, day), last=date(2026, 1, day)), fix=True).verdict == "repaired"
+    assert {id: row for id, row in pipeline.attributed().items() if id != "made-up"} == TRUTH
+    assert pipeline.reconcile(fix=True).agrees
+    assert pipeline.attributed() == TRUTH
+
+
+def test_rows_that_were_moved_beyond_what_is_final(settled: Frozen) -> None:
+    pipeline = settled.thawed()
+    # The horizon comes to lie between these two.
+    pipeline.wave([shown("late", "2026-01-12T02:00:00Z")], [play("late", "2026-01-12T02:30:00Z")])
+    pipeline.join()
+    pipeline.settle()
+    before = pipeline.attributed()
+    bound = pin(pipeline.lake).bound
+    assert bound is not None
+    assert bound > max(row["event_time"] for id, row in before.items() if id != "late")
+    table = pipeline.lake.identifier("attributed_playbacks")
+    pipeline.lake.spark.sql(f"UPDATE {table} SET event_time = event_time + INTERVAL 1 DAY WHERE playback_id = '{IDS[0]}'")
+    pipeline.lake.spark.sql(f"INSERT INTO {table} SELECT * FROM {table} WHERE playback_id = '{IDS[1]}'")
+    pipeline.lake.spark.sql(
+        f"UPDATE {table} SET event_time = TIMESTAMP'2026-02-01', event_date = DATE'2026-02-01' WHERE playback_id = '{IDS[2]}'"
+    )
+    found = pipeline.reconcile()
+    # Moved in time, but not to another partition, the first is misplaced as well: its class, for a row has one.
+    assert differences(found) == {"misplaced": 1, "mismatched": 1, "duplicate": 1}
+    assert differences(pipeline.reconcile(hourly=True)) == differences(found)
+    assert pipeline.reconcile(hourly=True, fix=True).verdict == "repaired"
+    assert pipeline.attributed() == before
