@@ -17,6 +17,7 @@ from tests.builders import play, shown
 from tests.kafka_replay import KafkaReplay
 from tests.kafka_replay import day as day_of
 from tests.replay import Frozen, Replay
+from tests.test_changes import playbacks_schema
 
 WINDOW = timedelta(hours=6)
 IMPRESSIONS = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(8)]
@@ -151,6 +152,25 @@ def test_rows_of_one_file_of_which_some_are_gone_and_others_twice(pipeline: Any,
     assert events(pipeline, "playbacks", ["late"]) == before
     pipeline.settle(everything=True)
     assert (pipeline.attributed(), pipeline.reconcile().verdict) == (truth(), "agrees")
+
+
+def test_rows_from_before_a_column_are_the_same_events(pipeline: Any) -> None:
+    more = [play(f"m{n}", f"2026-01-11T05:{n}0:00Z", app=f"v{n}") for n in range(5)]
+    pipeline.wave([], more)
+    pipeline.settle(everything=True)
+    pipeline.reconfigure(playbacks_schema(more=", app STRING"))
+    pipeline.wave([], [play("new", "2026-01-11T07:00:00Z", app="v9")])
+    pipeline.settle(everything=True)
+    table = pipeline.lake.identifier("playbacks")
+    pipeline.lake.spark.sql(f"INSERT INTO {table} SELECT * FROM {table} WHERE playback_id IN ('m1', 'm4')")
+    pipeline.lake.spark.sql(f"DELETE FROM {table} WHERE playback_id = 'm2'")
+    found = pipeline.reconcile()
+    assert (found.doors[0].rows_lost, found.doors[0].rows_copied) == (1, 2)
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.mended.relanded, repaired.mended.copies) == (1, 2)
+    there = pipeline.rows("playbacks", "playback_id LIKE 'm%'")
+    assert sorted(row["playback_id"] for row in there) == [event["playback_id"] for event in more]
+    assert pipeline.reconcile().verdict == "agrees"
 
 
 def test_nothing_is_repaired_by_a_bronze_that_cannot_be_made_whole(pipeline: Any) -> None:

@@ -72,12 +72,12 @@ def test_bad_lines_are_quarantined_with_their_payload_and_the_rest_goes_on(repla
 
 def test_only_event_files_are_read_and_blank_lines_are_no_events(replay: Any) -> None:
     pipeline = replay()
-    pipeline.land("playbacks", [play("p", "12:00"), "", "   ", "\r"])
+    pipeline.land("playbacks", [play("p", "12:00"), "", "   ", "\r", " \t\r", "\u2028"])
     for name in ("_hidden.jsonl", "notes.txt", "half.jsonl.tmp"):
         pipeline.land("playbacks", [play("never", "12:00")], name=name)
     pipeline.ingest()
     assert [r["playback_id"] for r in pipeline.rows("playbacks")] == ["p"]
-    assert pipeline.rows("quarantine") == []
+    assert [r["payload"] for r in pipeline.rows("quarantine")] == ["\u2028"]
 
 
 def test_a_lost_ingest_checkpoint_lands_no_file_twice(replay: Any) -> None:
