@@ -1,5 +1,6 @@
 """What bronze has lost is found, counted to the row, and put back from where it came; or nothing is repaired by what is left."""
 
+import json
 import random
 from collections.abc import Callable, Collection
 from datetime import date, timedelta
@@ -171,6 +172,17 @@ def test_rows_from_before_a_column_are_the_same_events(pipeline: Any) -> None:
     there = pipeline.rows("playbacks", "playback_id LIKE 'm%'")
     assert sorted(row["playback_id"] for row in there) == [event["playback_id"] for event in more]
     assert pipeline.reconcile().verdict == "agrees"
+
+
+def test_a_landing_file_that_was_written_anew_takes_nothing_out_of_bronze(pipeline: Any) -> None:
+    # By somebody who has taken the first lines for old ones, and has put another behind the last: ingest reads no file again.
+    file = pipeline.root / "landing" / "playbacks" / "file-0002.jsonl"
+    added = play("added", "10:30")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[3:]) + json.dumps(added) + "\n")
+    pipeline.ingest()
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.verdict, repaired.mended.relanded, repaired.mended.copies) == ("repaired", 1, 0)
+    assert pipeline.attributed() == oracle.attribute([*PLAYBACKS, *NEXT, added], IMPRESSIONS, window=WINDOW)
 
 
 def test_nothing_is_repaired_by_a_bronze_that_cannot_be_made_whole(pipeline: Any) -> None:

@@ -37,7 +37,8 @@ class Held:
 @contextmanager
 def held_against_files(lake: Lake, config: Config, stream: EventStream, files: Collection[str]) -> Iterator[Held]:
     """Landing files and bronze, event for event; the frames are good within. Rows of an event that differ are the same one where
-    that is for a change of columns: bronze has a value in `rescued` that has a column by now."""
+    that is for a change of columns: bronze has a value in `rescued` that has a column by now. Only a row that has its like in
+    bronze can be one too many: what a file has no more, because somebody has written it anew, is kept."""
     bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isin(*files))
     landed = _events_of(lake, config, stream, files, bronze)
     mine = _numbered(landed, "__what", content(stream), "event_date").persist()
@@ -48,11 +49,13 @@ def held_against_files(lake: Lake, config: Config, stream: EventStream, files: C
         lacking = mine.join(theirs.select(*row), row, "left_anti")
         over = theirs.join(mine.select(*row), row, "left_anti")
         event = F.struct(stream.id, stream.event_time)
-        new, old = (_numbered(rows, "__event", event, "__what").alias(name) for rows, name in ((lacking, "n"), (over, "o")))
+        new, old = (
+            _numbered(rows, "__event", event, "__what", "__what_nth").alias(name) for rows, name in ((lacking, "n"), (over, "o"))
+        )
         forms = [F.col(f"n.{name}") == F.col(f"o.{name}") for name in ("source", "__event", "__event_nth")]
         pairs = new.join(old, reduce(and_, [*forms, *_same_but_for_columns(stream)]), "inner")
         lacking = lacking.join(pairs.select(*(f"n.{name}" for name in row)), row, "left_anti")
-        over = over.join(pairs.select(*(f"o.{name}" for name in row)), row, "left_anti")
+        over = over.join(pairs.select(*(f"o.{name}" for name in row)), row, "left_anti").where("__what_nth > 1")
         flagged = theirs.join(over.select(*row, F.lit(True).alias("__surplus")), row, "left")
         yield Held(
             landed=landed,
