@@ -7,6 +7,7 @@ skipped in silence. The identity is a file inside the checkpoint, written throug
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int,
 def kafka_start(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
     """The first offset of each partition that a query over one topic was to read; empty where nothing tells."""
     try:
-        lines = [row[0] for row in spark.read.text(f"{checkpoint}/sources/0/0").collect()]
+        lines = [row[0] for row in _lines(spark, f"{checkpoint}/sources/0/0").collect()]
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
@@ -80,12 +81,12 @@ def kafka_start(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, i
 
 def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
     """The files that a query over one file source has read in its finished micro-batches: `source` (URI) and `modified` (when the
-    file appeared)."""
+    file had last been written then)."""
     last = next((offset["logOffset"] for offset in _finished_offsets(spark, checkpoint) if "logOffset" in offset), None)
     if last is None:
         return spark.createDataFrame([], "source string, modified timestamp")
     entry = F.from_json("value", "path string, timestamp bigint, batchId bigint").alias("e")
-    known = spark.read.text(f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry).where(F.col("e.batchId") <= last)
+    known = _lines(spark, f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry).where(F.col("e.batchId") <= last)
     return known.select(F.col("e.path").alias("source"), F.timestamp_millis("e.timestamp").alias("modified"))
 
 
@@ -97,13 +98,24 @@ def last_whole_version(offset: Mapping[str, int | bool]) -> int:
 def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, Any]]:
     """What the offset log has of the last finished micro-batch: settings, then each source's offset; none before the first."""
     try:
-        names = spark.read.text(f"{checkpoint}/commits").select("_metadata.file_name").distinct().collect()
+        # Some hundred lines at most: a query keeps what its last hundred micro-batches have said.
+        logs = _lines(spark, f"{checkpoint}/commits", f"{checkpoint}/offsets")
+        lines = logs.select("_metadata.file_path", "value").collect()
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
         return []
-    batches = [int(row[0]) for row in names if row[0].isdigit()]
-    if not batches:
+    said: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path, line in lines:
+        *_, log, batch = path.split("/")
+        said[log, batch].append(line)
+    # Of a query that is running, one log may have been listed before the other.
+    finished = [int(batch) for log, batch in said if log == "commits" and ("offsets", batch) in said]
+    if not finished:
         return []
-    lines = spark.read.text(f"{checkpoint}/offsets/{max(batches)}").collect()
-    return [json.loads(line[0]) for line in lines if line[0].startswith("{")]
+    return [json.loads(line) for line in said["offsets", str(max(finished))] if line.startswith("{")]
+
+
+def _lines(spark: SparkSession, *paths: str) -> DataFrame:
+    # A query that is running cleans up what it needs no more.
+    return spark.read.option("ignoreMissingFiles", "true").text(list(paths))

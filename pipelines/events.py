@@ -69,10 +69,18 @@ class EventStream:
     def partition_columns(self) -> tuple[str, ...]:
         return ("event_date", "event_hour") if self.partition_by == "hour" else ("event_date",)
 
+    def partition_sql(self) -> dict[str, str]:
+        """SQL for the partition of a row, by column, from its event time in UTC (the session's time zone is UTC)."""
+        values = {"event_date": f"to_date(`{self.event_time}`)", "event_hour": f"hour(`{self.event_time}`)"}
+        return {name: values[name] for name in self.partition_columns}
+
     def partition_values(self) -> list[Column]:
-        """The partition of a row, from its event time in UTC (the session's time zone is UTC)."""
-        date = F.to_date(F.col(self.event_time)).alias("event_date")
-        return [date, F.hour(F.col(self.event_time)).alias("event_hour")] if self.partition_by == "hour" else [date]
+        """The same, to select."""
+        return [F.expr(value).alias(name) for name, value in self.partition_sql().items()]
+
+    def is_placed(self) -> str:
+        """SQL: whether a row stands in the partition of its event time."""
+        return " AND ".join(f"`{name}` <=> {value}" for name, value in self.partition_sql().items())
 
     @property
     def partition_schema(self) -> list[StructField]:

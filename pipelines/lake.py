@@ -25,6 +25,7 @@ from pipelines.schemas import TableSpec, table_specs
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
+_COMMITS_MEANWHILE = 20
 # What DESCRIBE HISTORY calls commits that neither add rows nor take any away.
 NO_DATA_CHANGE = (
     "ADD CONSTRAINT",
@@ -38,6 +39,8 @@ NO_DATA_CHANGE = (
 )
 MENDED = "rejoin.mended"
 """In the metadata of commits that took copies out of bronze, or put back what it had lost: nothing in them is new."""
+RELANDED = "rejoin.relanded"
+"""Beside that, in the metadata of those by which an answer may be another."""
 _OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
@@ -220,14 +223,33 @@ class Lake:
                 raise
             return -1
 
+    def history(self, table: str, after: int, latest: int | None = None) -> DataFrame:
+        """What DESCRIBE HISTORY says of the commits after a version, up to the latest (as it is known to be, if given), as far
+        back as the log tells; little more of it is read."""
+        latest = self.version(table) if latest is None else latest
+        # The newest commits come first, and more may have come meanwhile.
+        newest = max(0, latest - after) + _COMMITS_MEANWHILE
+        commits = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {newest}")
+        return commits.where(F.col("version").between(after + 1, latest))
+
     def has_grown(self, table: str, after: int) -> bool:
         """Whether rows may have been appended since a version; where the log no longer tells, they may."""
-        commits = self.version(table) - after
-        if commits <= 0:
+        latest = self.version(table)
+        if latest <= after:
             return False
-        history = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {commits}")
         mended = F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
-        return history.where(F.col("operation").isin(*NO_DATA_CHANGE) | mended).count() < commits
+        nothing_new = F.col("operation").isin(*NO_DATA_CHANGE) | mended
+        return self.history(table, after, latest).where(nothing_new).count() < latest - after
+
+    def last_relanded(self, table: str, after: int) -> int:
+        """The last version after that one, of those that the log tells of, in which reconcile changed what bronze answers; that
+        one, where there is none."""
+        latest = self.version(table)
+        if latest <= after:
+            return after
+        relanded = self.history(table, after, latest).where(F.col("userMetadata").contains(RELANDED))
+        found = relanded.select(F.max("version")).collect()[0][0]
+        return after if found is None else int(found)
 
     def table_id(self, table: str) -> str:
         """What the table's log, and the offsets of streams over it, call it."""
@@ -239,6 +261,12 @@ class Lake:
         """Files and bytes of the latest version."""
         detail = self._detail(table)
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
+
+    def listed(self, directory: str, names: str) -> DataFrame:
+        """The files below a directory that match a glob pattern: `path` and `modificationTime`."""
+        reader = self.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", names)
+        # One that is taken away meanwhile is not there.
+        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime")
 
     def location(self, table: str) -> str:
         """The directory of the table's files, also of one in a catalog."""
@@ -347,12 +375,12 @@ def is_gone(error: Exception) -> bool:
 
 
 def is_overtaken(error: BaseException) -> bool:
-    """Whether Delta refused a commit for another that came first. Nothing of ours was written."""
+    """Whether Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
     return any(word in f"{type(error).__name__}: {error}" for word in _OVERTAKEN)
 
 
 def conflict_retries() -> Retrying:
-    """Try again where Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
+    """Try again where another writer was first."""
     return Retrying(
         retry=retry_if_exception(is_overtaken),
         wait=wait_random_exponential(multiplier=0.2, max=5),

@@ -24,6 +24,11 @@ from pipelines.settle.run import SettleResult
 CONF = Path(__file__).parent.parent / "conf" / "playback.yml"
 
 
+def differences(report: Reconciliation) -> dict[str, int]:
+    """The rows of a reconciliation by class, as far as there are any that differ."""
+    return {name: count for name, count in report.counts.items() if count and name != "matched"}
+
+
 class Replay:
     """A pipeline of the default configuration (or `conf`) in a directory of its own."""
 

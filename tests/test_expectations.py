@@ -20,6 +20,8 @@ SUMMARY = {
     "quarantine_rate": 0.2,
     "files_ingested_twice": 0,
     "rows_copied": 0,
+    "rows_unsourced": 0,
+    "rows_misplaced": 0,
     "rows_lost": 0,
     "data_files_gone": 0,
     "offsets_missing": 0,

@@ -1,11 +1,15 @@
 """The stages together, on files, as rules with names."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from pipelines.ingest.door import not_quarantined_before, quarantined
+from pipelines.ingest.parse import parse, rules_of
 from tests import oracle
 from tests.builders import play, shown
 
@@ -72,11 +76,14 @@ def test_bad_lines_are_quarantined_with_their_payload_and_the_rest_goes_on(repla
 
 def test_only_event_files_are_read_and_blank_lines_are_no_events(replay: Any) -> None:
     pipeline = replay()
-    pipeline.land("playbacks", [play("p", "12:00"), "", "   ", "\r", " \t\r", "\u2028"])
+    pipeline.land("playbacks", [play("p", "12:00"), "", "   ", "\r", " \t\r"])
     for name in ("_hidden.jsonl", "notes.txt", "half.jsonl.tmp"):
         pipeline.land("playbacks", [play("never", "12:00")], name=name)
     pipeline.ingest()
     assert [r["playback_id"] for r in pipeline.rows("playbacks")] == ["p"]
+    assert pipeline.rows("quarantine") == []
+    # A line separator is none of JSON's blanks, so it is no event, and kept.
+    pipeline.wave([], ["\u2028"])
     assert [r["payload"] for r in pipeline.rows("quarantine")] == ["\u2028"]
 
 
@@ -128,7 +135,7 @@ def test_the_join_keeps_the_hot_window_only(replay: Any) -> None:
     assert pipeline.dropped() == 0
 
 
-@pytest.mark.parametrize("hot", ["0", "6h"])
+@pytest.mark.parametrize("hot", ["0", pytest.param("6h", marks=pytest.mark.soak)])
 def test_the_hot_window_does_not_change_the_result(replay: Any, hot: str) -> None:
     pipeline = replay(f"join.hot_window={hot}", "state_store.provider=memory")
     impressions = [shown("a", "06:00"), shown("b", "09:00"), shown("c", "12:00")]
@@ -199,3 +206,25 @@ def test_a_foreign_schema_in_the_lake_is_refused(replay: Any) -> None:
     )
     with pytest.raises(LakeError, match="table playbacks: column device is STRING, but the configuration says DOUBLE"):
         Lake(pipeline.lake.spark, other).ensure("playbacks")
+
+
+def test_a_record_that_was_sent_again_is_another_record(replay: Any, spark: SparkSession) -> None:
+    """Quarantined by a clock that was ahead; sent once more when the event was in time."""
+    pipeline = replay()
+    line = json.dumps(play("p", "12:00"))
+    value = "value string, source string, source_partition int, source_offset bigint, source_time timestamp"
+
+    def records(*places: tuple[int, int]) -> DataFrame:
+        at = datetime(2026, 1, 10, 12, tzinfo=timezone.utc)
+        rows = [(line, "topic", partition, offset, at) for partition, offset in places]
+        times = [F.lit("2026-01-10 12:00").cast("timestamp").alias(name) for name in ("record_time", "ingest_time")]
+        raw = F.struct("*", *times)
+        return spark.createDataFrame(rows, value).select(raw.alias("__raw"))
+
+    pipeline.lake.ensure("quarantine", "ledger")
+    stream, rules = pipeline.lake.streams.outcome, rules_of(pipeline.config)
+    early = parse(records((0, 4)), stream, rules).withColumn("__reason", F.lit("future"))
+    pipeline.lake.append("quarantine", quarantined(early, stream, 0))
+    now = parse(records((0, 4), (0, 5), (1, 4)), stream, rules)
+    left = not_quarantined_before(pipeline.lake, stream, now).select("__raw.source_partition", "__raw.source_offset").collect()
+    assert sorted(map(tuple, left)) == [(0, 5), (1, 4)]

@@ -1,5 +1,6 @@
 """A reconciliation by hour, of a range, or of a sample says the same as one of everything, as far as it goes."""
 
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 from pipelines.config import VolumeConfig
 from pipelines.instants import EPOCH, to_micros
 from pipelines.jobs.reconcile import run_reconcile
-from pipelines.reconcile.progress import Progress
+from pipelines.reconcile.comparison import pin
+from pipelines.reconcile.progress import Progress, forget_progress
 from pipelines.reconcile.report import to_text
+from pipelines.reconcile.run import Plan
 from pipelines.reconcile.sampling import Sampled
 from pipelines.reconcile.span import Range
 from pipelines.reconcile.volume import _judged
 from tests import oracle
 from tests.builders import play, shown
-from tests.replay import Frozen, Replay
+from tests.replay import Frozen, Replay, differences
 
 IMPRESSIONS = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(4)]
 PLAYBACKS = [play(f"p{n}", f"{8 + n:02d}:20") for n in range(4)]
@@ -46,10 +49,6 @@ def faulty(settled: Frozen) -> Replay:
     return pipeline
 
 
-def differences(report: Any) -> dict[str, int]:
-    return {name: count for name, count in report.counts.items() if count and name != "matched"}
-
-
 def test_by_hour_finds_and_repairs_the_same_and_goes_on_where_it_ended(faulty: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = faulty.reconcile()
     assert differences(whole) == FOUND
@@ -77,14 +76,32 @@ def test_by_hour_finds_and_repairs_the_same_and_goes_on_where_it_ended(faulty: R
     assert set(told) == {"p0", "p1", "p2", "made-up"}
     assert {row["cause"] for row in told.values()} == {"table_changed"}
     assert not (faulty.root / "lake/_rejoin/reports/in-progress.json").exists()
-    clean, again = faulty.reconcile(hourly=True), faulty.reconcile()
-    assert (clean.verdict, clean.hours, clean.account) == ("agrees", again.hours, again.account)
+    clean = faulty.reconcile()
+    assert (clean.verdict, clean.hours, clean.account) == ("agrees", repaired.hours, repaired.account)
+
+
+def test_what_somebody_changed_since_is_not_taken_for_compared(settled: Frozen) -> None:
+    pipeline = settled.thawed()
+    reports, plan = pipeline.root / "reports", asdict(Plan(span=Range(), hourly=True))
+
+    def progress() -> Progress:
+        return Progress.of(reports, pipeline.lake, pipeline.config, plan)
+
+    progress().begin(pin(pipeline.lake))
+    assert progress().pins == pin(pipeline.lake)
+    assert progress().started_us is not None
+    pipeline.lake.spark.sql(FAULTS[0].format(t=pipeline.lake.identifier("attributed_playbacks")))
+    assert progress().pins is None
+    progress().begin(pin(pipeline.lake))
+    forget_progress(reports)
+    assert progress().started_us is None
 
 
 def test_a_date_whose_rows_have_been_given_other_times(faulty: Replay) -> None:
     day = Range(first=date(2026, 1, 10), last=date(2026, 1, 10))
-    assert differences(faulty.reconcile(day)) == FOUND
-    assert faulty.reconcile(day, fix=True).verdict == "repaired"
+    repaired = faulty.reconcile(day, fix=True)
+    assert repaired.verdict == "repaired"
+    assert {name: count for name, count in repaired.before_repair.items() if count} == FOUND
     assert {id: row for id, row in faulty.attributed().items() if id != "made-up"} == TRUTH
     assert faulty.reconcile(fix=True).agrees
     assert faulty.attributed() == TRUTH

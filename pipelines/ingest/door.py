@@ -39,6 +39,8 @@ from pipelines.schemas import QUARANTINE_SCHEMA
 # One lock a stream and process: between two commits of a stream its door can be held shut. In the module, not in the Door,
 # because Spark Connect pickles a `foreachBatch` function.
 _LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
+# What a line came from: a file, or a place in Kafka.
+ORIGIN = ("source", "source_partition", "source_offset", "source_time")
 
 
 @dataclass(kw_only=True)
@@ -185,16 +187,18 @@ class Door:
         first, last = rows.select(F.min("source_offset"), F.max("source_offset")).collect()[0]
         if first is not None:
             landed = landed.where(F.col("source_offset").between(first, last))
-        known = landed.select("source", "source_partition", "source_offset", "source_time").distinct().alias("known")
+        known = landed.select(*ORIGIN).distinct().alias("known")
         same = [F.col(f"here.{name}").eqNullSafe(F.col(f"known.{name}")) for name in known.columns]
         return rows.alias("here").join(known, reduce(and_, same), "left_anti").select(*(f"here.{name}" for name in rows.columns))
 
 
 def not_quarantined_before(lake: Lake, stream: EventStream, parsed: DataFrame) -> DataFrame:
-    """Leave out the accepted lines that are in quarantine: a clock that was ahead once would be in time by now."""
-    judged = lake.read("quarantine").where(F.col("stream") == stream.name).select("source", "payload").distinct()
-    same = (F.col("__raw.source") == F.col("source")) & (_payload(parsed) == F.col("payload"))
-    return parsed.join(judged, same & F.col("__reason").isNull(), "left_anti").select(*parsed.columns)
+    """Leave out the accepted lines that are in quarantine: a clock that was ahead once would be in time by now. What is the same
+    line is told by its file, or by its place in Kafka: a record that was sent again is another one."""
+    judged = lake.read("quarantine").where(F.col("stream") == stream.name).select(*ORIGIN, "payload").distinct()
+    origin = reduce(and_, (F.col(f"__raw.{name}").eqNullSafe(F.col(name)) for name in ORIGIN))
+    same = origin & (_payload(parsed) == F.col("payload")) & F.col("__reason").isNull()
+    return parsed.join(judged, same, "left_anti").select(*parsed.columns)
 
 
 def _lightened(parsed: DataFrame) -> DataFrame:
@@ -215,7 +219,7 @@ def _payload(parsed: DataFrame) -> Column:
 
 def _origin(batch_id: int) -> list[Column]:
     """Where a row came from, and when: the same columns in bronze and in quarantine."""
-    names = ("ingest_time", "source", "source_partition", "source_offset", "source_time")
+    names = ("ingest_time", *ORIGIN)
     return [*(F.col(f"__raw.{name}").alias(name) for name in names), F.lit(batch_id).cast("bigint").alias("ingest_batch")]
 
 

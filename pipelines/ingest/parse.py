@@ -9,7 +9,6 @@ The work per line is one parse into the schema; a line that may have more in it 
 that looks suspicious is examined exactly, through VARIANT. Everything here is a pure function of a DataFrame.
 """
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
@@ -124,13 +123,6 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
         F.col("__verdict.reason").alias("__reason"),
         F.col("__verdict.detail").alias("__detail"),
     )
-
-
-def id_in_text(line: Column, stream: EventStream) -> Column:
-    """The id that a line most likely has, at a fraction of what parsing costs; null where none is to be seen."""
-    usual = F.regexp_extract(line, f'"{re.escape(stream.id)}"' + r'\s*:\s*"([^"\\]+)"', 1)
-    elsewhere = (F.get_json_object(line, f"$['{name}']") for name in stream.names_of(stream.id))
-    return F.when(usual != "", usual).otherwise(F.coalesce(*elsewhere))
 
 
 def _ends_there(line: Column) -> Column:

@@ -101,22 +101,20 @@ def _fits(lake: Lake, stream: EventStream, after: int, trigger: TriggerConfig) -
     behind = lake.version(stream.name) - after if after >= 0 else 0
     if behind > trigger.join_max_files:
         return False  # a commit has one file or more
-    files, size = _appended(lake, stream, after, behind) if after >= 0 else lake.size(stream.name)
+    files, size = _appended(lake, stream, after, after + behind) if after >= 0 else lake.size(stream.name)
     return files <= trigger.join_max_files and size <= trigger.join_max_bytes
 
 
 def unread(lake: Lake, stream: EventStream, after: int) -> tuple[int, int]:
     """Files and bytes of bronze that have landed after a version; all of it for one below 0."""
-    return _appended(lake, stream, after, lake.version(stream.name) - after) if after >= 0 else lake.size(stream.name)
+    return _appended(lake, stream, after, lake.version(stream.name)) if after >= 0 else lake.size(stream.name)
 
 
-def _appended(lake: Lake, stream: EventStream, after: int, behind: int) -> tuple[int, int]:
-    """Files and bytes of the latest `behind` versions, those after `after`."""
-    if behind <= 0:
+def _appended(lake: Lake, stream: EventStream, after: int, latest: int) -> tuple[int, int]:
+    """Files and bytes of the versions after `after`."""
+    if latest <= after:
         return 0, 0
-    name = lake.identifier(stream.name)
-    history = lake.spark.sql(f"DESCRIBE HISTORY {name} LIMIT {behind}").where(F.col("version") > after)
-    metrics = [row[0] or {} for row in history.select("operationMetrics").collect()]
+    metrics = [row[0] or {} for row in lake.history(stream.name, after, latest).select("operationMetrics").collect()]
     return sum(int(m.get("numFiles", 0)) for m in metrics), sum(int(m.get("numOutputBytes", 0)) for m in metrics)
 
 

@@ -3,12 +3,13 @@
 All figures are of the ledger's last `_DAYS` days of runs, but for when a date became final, which no row is too old to tell.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.config import Config
@@ -104,54 +105,71 @@ class Lateness:
 def read_lateness(lake: Lake, config: Config) -> Lateness:
     """Read it from the ledger (which must exist) and from the row counts of the attributed table's last dates."""
     recent = lake.read("ledger").where(F.col("run_date") >= F.date_sub(F.current_date(), _DAYS))
-    settles = recent.where("query = 'settle'").select("finished_at", "detail")
-    outcomes, unattributed, settled, delays = _final(settles)
+    names = [stream.name for stream in lake.streams.both]
+    totals, counts = _totals(recent, names), _counts(recent)
+    delays = _histogram(counts["delays"])
     return Lateness(
-        streams=[_stream(recent, stream.name) for stream in lake.streams.both],
-        final=outcomes,
-        unattributed=unattributed,
-        settled=settled,
-        causes=_causes(settles),
+        streams=[
+            StreamLateness(
+                stream=name,
+                accepted=totals[f"accepted {name}"] or 0,
+                late=totals[f"late {name}"] or 0,
+                behind=_histogram(counts[f"ingest:{name}"]),
+            )
+            for name in names
+        ],
+        final=totals["outcomes"] or 0,
+        unattributed=totals["unattributed"] or 0,
+        settled=totals["settled"] or 0,
+        causes=[
+            Cause(cause=cause, looked_up=looked_up, changed=counts["changed"].get(cause, 0))
+            for cause, looked_up in sorted(counts["causes"].items())
+        ],
         delays=delays,
         hot_window=config.join.hot_window,
         watermark_delay=config.join.watermark_delay,
-        hot_windows=_hot_windows(recent, delays, config),
-        dates=_dates(lake, settles),
+        hot_windows=_hot_windows(totals["state"], delays, config),
+        dates=_dates(lake, recent.where("query = 'settle'").select("finished_at", "detail")),
     )
 
 
-def _stream(ledger: DataFrame, name: str) -> StreamLateness:
-    rows = ledger.where(F.col("query") == f"ingest:{name}")
-    totals = rows.agg(F.sum("rows_out"), F.sum("rows_late")).collect()[0]
-    behind = _sum_of_counts(rows.select(F.from_json(F.get_json_object("detail", "$.lateness"), _COUNTS).alias("counts")))
-    return StreamLateness(stream=name, accepted=totals[0] or 0, late=totals[1] or 0, behind=behind)
+def _totals(ledger: DataFrame, streams: Iterable[str]) -> dict[str, Any]:
+    """Of all queries, in one look. `state` is the most that the join has held."""
+    query, figures = F.col("query"), []
+    for name in streams:
+        of_stream = query == f"ingest:{name}"
+        for told, column in (("accepted", "rows_out"), ("late", "rows_late")):
+            figures.append(F.sum(F.when(of_stream, F.col(column))).alias(f"{told} {name}"))
+    final = F.when(query == "settle", F.from_json(F.get_json_object("detail", "$.final"), _FINAL))
+    figures += [F.sum(final[name]).alias(name) for name in ("outcomes", "unattributed", "settled")]
+    figures.append(F.max(F.when(query == "join", F.struct("state_rows", "state_bytes"))).alias("state"))
+    return ledger.agg(*figures).collect()[0].asDict()
 
 
-def _final(settles: DataFrame) -> tuple[int, int, int, Histogram]:
-    told = settles.select(F.from_json(F.get_json_object("detail", "$.final"), _FINAL).alias("final")).select("final.*")
-    totals = told.agg(F.sum("outcomes"), F.sum("unattributed"), F.sum("settled")).collect()[0]
-    delays = _sum_of_counts(told.select(F.col("delays").alias("counts")))
-    return totals[0] or 0, totals[1] or 0, totals[2] or 0, delays
+def _counts(ledger: DataFrame) -> dict[str, dict[str, int]]:
+    """What the ledger's details count, in one look: by `ingest:<stream>` how far events came behind; of settle `delays`,
+    `causes`, and the `changed` of these."""
+    query = F.col("query")
 
-
-def _sum_of_counts(rows: DataFrame) -> Histogram:
-    summed = rows.select(F.explode("counts").alias("bucket", "count")).groupBy("bucket").agg(F.sum("count")).collect()
-    return Histogram.of({bucket: count for bucket, count in summed if bucket in NAMES})
-
-
-def _causes(settles: DataFrame) -> list[Cause]:
-    def total(key: str) -> dict[str, int]:
+    def told(where: Column, kind: Column, key: str) -> Column:
         counts = F.from_json(F.get_json_object("detail", f"$.{key}"), _COUNTS)
-        rows = settles.select(F.explode(counts).alias("cause", "count")).groupBy("cause").agg(F.sum("count"))
-        return {row["cause"]: row[1] for row in rows.collect()}
+        return F.when(where, F.struct(kind.alias("kind"), counts.alias("counts")))
 
-    looked, changed = total("causes"), total("changed")
-    return [Cause(cause=cause, looked_up=looked[cause], changed=changed.get(cause, 0)) for cause in sorted(looked)]
+    keys = {"delays": "final.delays", "causes": "causes", "changed": "changed"}
+    of_settle = (told(query == "settle", F.lit(kind), key) for kind, key in keys.items())
+    parts = F.array(told(query.startswith("ingest:"), query, "lateness"), *of_settle)
+    each = ledger.select(F.inline(F.array_compact(parts))).select("kind", F.explode("counts").alias("name", "count"))
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in each.groupBy("kind", "name").agg(F.sum("count").alias("sum")).collect():
+        found[row["kind"]][row["name"]] = row["sum"]
+    return found
 
 
-def _hot_windows(ledger: DataFrame, delays: Histogram, config: Config) -> list[HotWindow]:
-    join = ledger.where("query = 'join'")
-    greatest = join.agg(F.max(F.struct("state_rows", "state_bytes"))).collect()[0][0]
+def _histogram(counts: Mapping[str, int]) -> Histogram:
+    return Histogram.of({bucket: count for bucket, count in counts.items() if bucket in NAMES})
+
+
+def _hot_windows(greatest: Row | None, delays: Histogram, config: Config) -> list[HotWindow]:
     held = (config.join.hot_window + config.join.watermark_delay) / timedelta(seconds=1)
     found = []
     for coverage in _COVERAGES:

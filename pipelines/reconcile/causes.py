@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from pipelines.events import EventStream
 from pipelines.inforce import Rules
-from pipelines.instants import iso
-from pipelines.lake import MENDED, NO_DATA_CHANGE, Lake, is_gone
+from pipelines.lake import Lake, is_gone
 from pipelines.reconcile.batch import attribute
+from pipelines.reconcile.commits import ForeignCommit, foreign_commits
 from pipelines.reconcile.diff import DiffClass, compare
 from pipelines.reconcile.losses import Losses
 
@@ -50,12 +50,6 @@ class Pinned:
     exposures: DataFrame
     attributed_version: int
     settled: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Commit:
-    version: int
-    told: str
 
 
 def with_causes(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules, losses: Mapping[str, Losses]) -> DataFrame:
@@ -112,7 +106,7 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
     wanted = differing.where(F.col("batch_row").isNotNull()).dropDuplicates(["outcome_id"]).select("batch_row.*")
     # Each cut off from what it was made of: plans that contain one another grow beyond what can be planned.
     ids = differing.select(F.col("outcome_id").alias("__id")).distinct().localCheckpoint()
-    for commit in _foreign(lake, table, pinned.attributed_version, appends=False):
+    for commit in _commits(lake, table, pinned.attributed_version, appends=False):
         if ids.isEmpty():
             return
         try:
@@ -131,7 +125,7 @@ def _changed_table(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator
 def _changed_bronze(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[_Proof]:
     """The outcomes whose event, or whose row's exposure, was in bronze before a commit that only takes away."""
     for stream, gone, id, _ in _without_origin(lake, differing, pinned):
-        for commit in _foreign(lake, stream.name, lake.version(stream.name), appends=True):
+        for commit in _commits(lake, stream.name, lake.version(stream.name), appends=True):
             proof = _was_there(lake, stream, commit, gone, id)
             if proof is not None:
                 yield proof, Cause.BRONZE_CHANGED, f"{stream.name}: {commit.told}"
@@ -158,7 +152,7 @@ def _without_origin(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterato
         yield stream, differing.where(id.isNotNull()).join(there, id == F.col("__now"), "left_anti"), id, time
 
 
-def _was_there(lake: Lake, stream: EventStream, commit: _Commit, gone: DataFrame, id: Column) -> DataFrame | None:
+def _was_there(lake: Lake, stream: EventStream, commit: ForeignCommit, gone: DataFrame, id: Column) -> DataFrame | None:
     try:
         before = lake.read(stream.name, commit.version - 1).select(F.col(stream.id).alias("__then"))
         found = gone.join(before, id == F.col("__then"), "left_semi").localCheckpoint()
@@ -190,23 +184,5 @@ def _other_rules(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules)
         )
 
 
-def _foreign(lake: Lake, table: str, through: int, *, appends: bool) -> list[_Commit]:
-    """The commits up to a version that no lane of Rejoin makes, the latest first: lanes MERGE into the attributed table, and
-    append to bronze (`appends`)."""
-    history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(table)}").where(F.col("version").between(1, through))
-    own = F.col("operation").isin(*NO_DATA_CHANGE, "CREATE TABLE")
-    mode = F.col("operationParameters").getItem("mode")
-    if appends:
-        own = own | F.coalesce(F.col("operation").isin("WRITE", "STREAMING UPDATE") & (mode == "Append"), F.lit(False))
-        own = own | F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
-    else:
-        own = own | (F.col("operation") == "MERGE")
-    rows = history.where(~own).select("version", "operation", "userName", F.unix_micros("timestamp").alias("at"))
-    return [
-        _Commit(version=r["version"], told=f"version {r['version']}, {r['operation']} at {iso(r['at'])}{_by(r['userName'])}")
-        for r in rows.orderBy(F.desc("version")).limit(_COMMITS_LOOKED_AT).collect()
-    ]
-
-
-def _by(user: str | None) -> str:
-    return f" by {user}" if user else ""
+def _commits(lake: Lake, table: str, through: int, *, appends: bool) -> list[ForeignCommit]:
+    return foreign_commits(lake, table, through=through, appends=appends, limit=_COMMITS_LOOKED_AT)

@@ -4,7 +4,7 @@ What the table answers for is what settle's last run had seen (DESIGN section 2)
 run, and outcomes are compared up to its horizon; or all of them where it settled all and nothing has landed since.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 from pyspark.sql import Column, DataFrame, Window
@@ -36,10 +36,9 @@ class Pins:
     settled: bool
 
 
-def pin(lake: Lake, *, newest_bronze: bool = False) -> Pins:
-    """What settle had seen; with `newest_bronze`, bronze as it is now, for one that has just been made whole: earlier versions of
-    it lack rows. What has landed since settle may differ then, and is rightly repaired: settle will come to the same.
-    """
+def pin(lake: Lake) -> Pins:
+    """What settle had seen; or bronze as it was when reconcile last made it whole, for earlier versions lack rows. What landed
+    between these two was judged then: settle will come to the same."""
     # The table first: what settle had seen is then read as of that version, so the two belong together.
     attributed = lake.version(lake.attributed)
     settled = last_settled(lake, attributed)
@@ -50,21 +49,14 @@ def pin(lake: Lake, *, newest_bronze: bool = False) -> Pins:
         return Pins(
             exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
         )
-    if newest_bronze:
-        return Pins(
-            exposure_version=newest[0],
-            outcome_version=newest[1],
-            attributed_version=attributed,
-            bound=None if settled.all else NOTHING_FINAL if settled.horizon is None else settled.horizon,
-            settled=True,
-        )
+    pinned = lake.last_relanded(exposure, settled.exposure_version), lake.last_relanded(outcome, settled.outcome_version)
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
-    if not (lake.has_grown(exposure, settled.exposure_version) or lake.has_grown(outcome, settled.outcome_version)):
-        settled = replace(settled, exposure_version=newest[0], outcome_version=newest[1])
-    everything = settled.all and newest == (settled.exposure_version, settled.outcome_version)
+    if not (lake.has_grown(exposure, pinned[0]) or lake.has_grown(outcome, pinned[1])):
+        pinned = newest
+    everything = settled.all and newest == pinned
     return Pins(
-        exposure_version=settled.exposure_version,
-        outcome_version=settled.outcome_version,
+        exposure_version=pinned[0],
+        outcome_version=pinned[1],
         attributed_version=attributed,
         bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
         settled=True,
@@ -141,6 +133,8 @@ class Sides:
         expected = attribute(events.where(self._final(time)), exposures, streams, self._rules)
         # A row belongs to the comparison by its partition or by its event time: it may have been moved.
         actual = self._explained_later(self._table.where(part.rows(time) & self._final(time)))
+        if self.pins.bound is not None:
+            actual = actual.unionByName(self._moved_beyond(events.where(self._final(time))))
         compared = self._judged(expected, actual).withColumn("counts", F.lit(True)).persist()
         held = [compared]
         if not part.is_everything or self.pins.bound is not None:
@@ -184,6 +178,14 @@ class Sides:
         known = known.withColumn("counts", F.coalesce(counts, F.lit(False))).drop("__other", "__at_home")
         ids = outside.select(F.col(id).alias("outcome_id"))
         return compared.join(ids, "outcome_id", "left_anti").select(*compared.columns).unionByName(known)
+
+    def _moved_beyond(self, final: DataFrame) -> DataFrame:
+        """The rows behind the bound of outcomes whose event is `final`, unless they are of another event of that id: such a one
+        is judged when it is final itself."""
+        id, time = self._streams.outcome.id, self._streams.outcome.event_time
+        behind = self._table.where(~self._final(F.col(time))).join(final.select(id), id, "left_semi")
+        events = self.lake.read(self._streams.outcome.name).where(~self._final(F.col(time))).select(id, time)
+        return behind.join(events, [id, time], "left_anti").select(*self._table.columns)
 
     def _judged(self, expected: DataFrame, actual: DataFrame) -> DataFrame:
         return compare(expected, actual, self._streams, self.config.reconcile.tolerances.columns)

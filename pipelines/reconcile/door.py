@@ -18,13 +18,15 @@ from pipelines.ingest.position import position
 from pipelines.lake import Lake, at
 from pipelines.reconcile.copies import files_twice
 from pipelines.reconcile.losses import Losses
+from pipelines.reconcile.span import Range
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
     """Rows and files of one stream in bronze as it is now. `rows_copied` of them are too many, of whatever files;
-    `files_ingested_twice` are those wholly there again. What it had once and has no more: `data_files_gone`, `rows_lost`,
-    `files_incomplete` (landing files); of Kafka, what all offsets say."""
+    `files_ingested_twice` are those wholly there again; `rows_unsourced` are of landing files that do not have them, and
+    `rows_misplaced` in a partition that is not their event time's. What it had once and has no more: `data_files_gone`,
+    `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
@@ -32,6 +34,8 @@ class StreamDoor:
     files: int
     files_ingested_twice: int
     rows_copied: int
+    rows_unsourced: int
+    rows_misplaced: int
     data_files_gone: int
     rows_lost: int
     files_incomplete: int
@@ -40,9 +44,9 @@ class StreamDoor:
 
     @property
     def mendable(self) -> bool:
-        """Whether bronze has rows twice, or too few."""
-        offsets = self.offsets.missing or self.offsets.twice
-        return bool(self.rows_copied or self.data_files_gone or self.rows_lost or offsets)
+        """Whether bronze has rows twice, or too few, or such as it should not have, or not there."""
+        lost = self.data_files_gone or self.rows_lost or self.offsets.missing
+        return bool(lost or self.rows_copied or self.offsets.twice or self.rows_unsourced or self.rows_misplaced)
 
     @property
     def quarantine_rate(self) -> float:
@@ -107,12 +111,15 @@ class Account:
         return {**totals, "balances": self.unbalanced == 0, "unbalanced_hours": [asdict(h) for h in self.hours if h.unbalanced]}
 
 
-def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Losses, source: KafkaSource | None) -> StreamDoor:
+def stream_door(
+    lake: Lake, stream: EventStream, span: Range, losses: Losses, source: KafkaSource | None, *, misplaced: int
+) -> StreamDoor:
     """What bronze (in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
+    bronze = lake.read(stream.name).where(span.holds(F.col("event_date")))
     from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
     figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
     accepted, late, files = bronze.agg(*figures).collect()[0]
-    copied = files_twice(bronze, losses.untold)
+    copied = files_twice(bronze, stream, losses.untold)
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
     reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
     return StreamDoor(
@@ -121,7 +128,9 @@ def stream_door(lake: Lake, stream: EventStream, bronze: DataFrame, losses: Loss
         late=late,
         files=files,
         files_ingested_twice=losses.twice + len(copied),
-        rows_copied=sum(losses.surplus.values()) + sum(copied.values()),
+        rows_copied=sum(losses.copies.values()) + sum(copied.values()),
+        rows_unsourced=sum(losses.unsourced.values()),
+        rows_misplaced=misplaced,
         data_files_gone=len(losses.gone),
         rows_lost=losses.rows,
         files_incomplete=len(losses.lines),
@@ -136,8 +145,7 @@ def lost_offsets(lake: Lake, stream: str, source: KafkaSource) -> dict[int, list
     # What ingest has finished first, then what it has written.
     bounds = _read_bounds(lake, stream, source)
     acceptances, topic = accepted(lake, stream), source.topic
-    newest = sum(each.made_anew for each in acceptances if each.topic == topic)
-    current = (F.col("source") == topic) & (F.col("generation") == newest)
+    newest, current = _current(acceptances, topic)
     here = _landed_offsets(lake, stream, acceptances, current & _read(bounds)).where(current)
     gaps = _accepted_ranges(acceptances)
     order = Window.partitionBy("source_partition").orderBy("source_offset")
@@ -181,7 +189,14 @@ def _outside(gaps: Sequence[tuple[int, int]], first: int, last: int) -> list[tup
     return spans
 
 
+def _current(acceptances: Sequence[Acceptance], topic: str) -> tuple[int, Column]:
+    """The generation that a topic's offsets count in now; and whether a row of `_generations` is of it."""
+    newest = sum(each.made_anew for each in acceptances if each.topic == topic)
+    return newest, (F.col("source") == topic) & (F.col("generation") == newest)
+
+
 def _read(bounds: Mapping[int, tuple[int | None, int]]) -> Column:
+    """Whether an offset of the current topic is among those that ingest has finished."""
     ends = (F.col("source_partition").eqNullSafe(n) & (F.col("source_offset") < end) for n, (_, end) in bounds.items())
     return reduce(or_, ends, F.lit(False))
 
@@ -201,10 +216,9 @@ def _offsets(lake: Lake, stream: str, source: KafkaSource) -> Offsets:
     bounds = _read_bounds(lake, stream, source)
     acceptances = accepted(lake, stream)
     gaps = _accepted_ranges(acceptances)
-    newest = sum(made.made_anew for made in acceptances if made.topic == source.topic)
-    here = (F.col("source") == source.topic) & (F.col("generation") == newest)
+    newest, current = _current(acceptances, source.topic)
     each = (
-        _landed_offsets(lake, stream, acceptances, here & _read(bounds))
+        _landed_offsets(lake, stream, acceptances, current & _read(bounds))
         .groupBy(*_PLACE)
         .agg(
             F.min("source_offset").alias("first"),
@@ -222,8 +236,8 @@ def _offsets(lake: Lake, stream: str, source: KafkaSource) -> Offsets:
         lost = sum(max(0, min(row["last"], last) - max(row["first"], first) + 1) for first, last in spans) - row["within"]
         given_up += lost
         missing += row["last"] - row["first"] + 1 - row["offsets"] - lost
-    current = (row for row in each if row["source"] == source.topic and row["generation"] == newest)
-    for partition, first, last in _edges(bounds, {row["source_partition"]: (row["first"], row["last"]) for row in current}):
+    here = (row for row in each if row["source"] == source.topic and row["generation"] == newest)
+    for partition, first, last in _edges(bounds, {row["source_partition"]: (row["first"], row["last"]) for row in here}):
         spans = _outside(gaps.get((source.topic, partition, newest), []), first, last)
         missing += sum(end - begin + 1 for begin, end in spans)
     return Offsets(

@@ -11,6 +11,8 @@ from pipelines.lake import Lake
 from pipelines.schemas import DIFFS_SCHEMA
 
 _RUNS_SHOWN = 60
+ALL_DATES = "from_date IS NULL AND to_date IS NULL"
+"""Of rows of `reconciliations`: the run was over every date."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,17 @@ def earlier_runs(lake: Lake) -> list[EarlierRun]:
         return []
     rows = lake.read("reconciliations").orderBy(F.desc("finished_at")).limit(_RUNS_SHOWN).select("summary").collect()
     return [_run(json.loads(row["summary"])) for row in reversed(rows)]
+
+
+def last_agreeing(lake: Lake, condition: str) -> dict[str, Any] | None:
+    """The summary of the last run that agreed in the end, with `started_us`; of those, no samples, for which a condition on
+    `reconciliations` holds."""
+    if not lake.exists("reconciliations"):
+        return None
+    runs = lake.read("reconciliations").where("verdict IN ('agrees', 'repaired')").where(condition)
+    runs = runs.where("get_json_object(summary, '$.sampled') IS NULL")  # a sample says little of dates
+    found = runs.orderBy(F.desc("finished_at")).limit(1).select("summary", F.unix_micros("started_at").alias("at")).collect()
+    return {**json.loads(found[0]["summary"]), "started_us": found[0]["at"]} if found else None
 
 
 def as_told() -> list[Column]:

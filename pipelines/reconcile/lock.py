@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -68,7 +69,13 @@ def _renew(lake: Lake, holder: str, words: Iterator[int], ended: threading.Event
 def _say(lake: Lake, holder: str, number: int, seconds: int) -> None:
     """Append until when the lease is held. Of two that say a word of the same number, one is not written, and finds the
     other's."""
-    detail = {"until_us": now_us() + seconds * 1_000_000, "host": socket.gethostname(), "process": os.getpid()}
+    process = os.getpid()
+    detail = {
+        "until_us": now_us() + seconds * 1_000_000,
+        "host": socket.gethostname(),
+        "process": process,
+        "process_started": _started(process),
+    }
     Ledger(lake).write([Entry(query=QUERY, run_id=holder, batch=number, detail=detail)], transaction=(QUERY, number))
 
 
@@ -80,17 +87,39 @@ def _holds(last: dict[str, Any]) -> bool:
     detail = last["detail"]
     if detail["until_us"] <= now_us():
         return False
-    return detail["host"] != socket.gethostname() or _lives(detail["process"])
+    return detail["host"] != socket.gethostname() or _lives(detail["process"], detail.get("process_started"))
 
 
-def _lives(process: int) -> bool:
+def _lives(process: int, started: int | None) -> bool:
+    """Whether a process of this machine is there, and is the one that was started then: numbers are given anew, in a container
+    that is started again the same one each time."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return not _has_ended(process) and started in (None, _started(process))
+
+
+def _has_ended(process: int) -> bool:
+    """Whether it has ended, and its parent has not asked for its exit code yet."""
+    fields = _stat(process)
+    return fields is not None and fields[0] == "Z"
+
+
+def _started(process: int) -> int | None:
+    """When a process was started, in clock ticks since the machine's start; None where the system has no /proc."""
+    fields = _stat(process)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(process: int) -> list[str] | None:
+    """The fields of proc(5)'s stat from the third, the state, on."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
 
 
 def _told(last: dict[str, Any]) -> str:

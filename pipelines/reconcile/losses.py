@@ -6,7 +6,6 @@ Kafka the offsets tell (`pipelines.reconcile.door`). Where a landing file is gon
 for the table's own log, which knows how many rows its data files have.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,11 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import files_read
 from pipelines.config import Config, FilesSource
 from pipelines.events import EventStream
+from pipelines.gaps import accepted
 from pipelines.ingest.files import landed_lines
-from pipelines.ingest.parse import Reason, id_in_text
 from pipelines.lake import Lake
-from pipelines.reconcile.landed import held_against_files
+from pipelines.reconcile.content import id_in_text, payload_text
+from pipelines.reconcile.landed import held_against_files, location, unwritten
 from pipelines.reconcile.span import Range
 from pipelines.references import resolve
 
@@ -37,18 +37,22 @@ _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
 @dataclass(frozen=True, kw_only=True)
 class Losses:
     """Of one stream: the data files that its table's log names and that are not there, with the rows they had; `lines`, how many
-    events of which landing file bronze lacks, `on_gone_dates` of them on event dates of such data files; `surplus`, how many rows
-    of which it has too many, `twice` of these files wholly. `untold` are the files in bronze that are not there to be held
-    against (None: no landing directory is). `sources_there`: every landing file that ingest has read is there."""
+    events of which landing file bronze lacks, `on_gone_dates` of them on event dates of such data files; `copies`, how many rows
+    of which it has too often, `twice` of these files wholly; `unsourced`, how many it has as of which that the file does not
+    have. `untold` are the files in bronze that are not there to be held against (None: no landing directory is).
+    `sources_there`: each landing file that ingest has read is; with `sources_whole` all that ever came can be read again from
+    where it came: these files are as they were read, or of Kafka no offset was ever given up."""
 
     gone: tuple[str, ...] = ()
     gone_rows: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
     on_gone_dates: int = 0
-    surplus: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, int] = field(default_factory=dict)
     twice: int = 0
+    unsourced: Mapping[str, int] = field(default_factory=dict)
     untold: frozenset[str] | None = None
     sources_there: bool = False
+    sources_whole: bool = False
 
     @property
     def rows(self) -> int:
@@ -62,12 +66,12 @@ class Losses:
         return _dates(self.gone)
 
 
-def find_losses(lake: Lake, config: Config, stream: EventStream, span: Range) -> Losses:
+def find_losses(lake: Lake, config: Config, stream: EventStream, span: Range, *, deeply: bool) -> Losses:
     """What bronze of a stream lacks, or has too often: data files of all dates; events of the landing files that appeared, or
-    were read, since the day before the range, or that have rows in it."""
-    gone = _gone_files(lake, stream)
+    were read, since the day before the range, or that have rows in it: of the files whose figures differ, or `deeply` of all."""
+    gone = gone_files(lake, stream)
     with reading_around(lake, gone):
-        told = _held_against_landing(lake, config, stream, Range() if gone else span, gone)
+        told = _held_against_landing(lake, config, stream, Range() if gone else span, gone, deeply=deeply)
         known, readable = (_count(lake, stream, by_log=by_log) for by_log in (True, False)) if gone else (0, 0)
         return replace(told, gone=gone, gone_rows=known - readable)
 
@@ -86,19 +90,20 @@ def reading_around(lake: Lake, gone: Sequence[str]) -> Iterator[None]:
         lake.spark.conf.unset(_IGNORE)
 
 
-def _gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
-    """The data files of the table's latest version that its directory does not have; paths as the log has them, decoded."""
-    needed = {_name(path): unquote(path) for path in lake.read(stream.name).inputFiles()}
+def gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
+    """The data files of the table's latest version that are not where its log has them; paths as the log has them, decoded."""
+    depth = len(stream.partition_columns) + 1
+    needed = {_within_table(unquote(path), depth): unquote(path) for path in lake.read(stream.name).inputFiles()}
     if not needed:
         return ()
-    listed = lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", "*.parquet")
-    there = {_name(row[0]) for row in listed.load(lake.location(stream.name)).select("path").collect()}
+    listed = lake.listed(lake.location(stream.name), "*.parquet").select("path").collect()
+    there = {_within_table(row["path"], depth) for row in listed}
     return tuple(sorted(path for name, path in needed.items() if name not in there))
 
 
-def _name(path: str) -> str:
-    """A data file's own name: unique in its table, whatever directory and encoding it is told with."""
-    return unquote(path).rsplit("/", 1)[-1]
+def _within_table(path: str, depth: int) -> str:
+    """A data file's partitions and name, in whatever directory the table is."""
+    return "/".join(path.split("/")[-depth:])
 
 
 def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
@@ -114,11 +119,13 @@ def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
             lake.spark.conf.set(_COUNT_BY_LOG, before)
 
 
-def _held_against_landing(lake: Lake, config: Config, stream: EventStream, span: Range, gone: Sequence[str]) -> Losses:
+def _held_against_landing(
+    lake: Lake, config: Config, stream: EventStream, span: Range, gone: Sequence[str], *, deeply: bool
+) -> Losses:
     """What landing files tell (`Losses` without what the table's log tells)."""
     source = config.streams[stream.name].source
     if not isinstance(source, FilesSource):
-        return Losses()
+        return Losses(sources_there=True, sources_whole=not accepted(lake, stream.name))
     # What ingest has finished first, then what it has written: so a file that it is just writing is not asked for.
     passed = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
     bronze = lake.read(stream.name).where(F.col("source_partition").isNull() & F.col("source").isNotNull())
@@ -126,45 +133,56 @@ def _held_against_landing(lake: Lake, config: Config, stream: EventStream, span:
         earliest = F.to_timestamp(F.lit(str(span.first - timedelta(days=1))))
         bronze = bronze.where((F.col("ingest_time") >= earliest) | span.holds(F.col("event_date")))
         passed = passed.where(F.col("modified") >= earliest)
-    read = {_place(row["source"]) for row in passed.select("source").collect()}
-    have = _figures(bronze.select("source", F.col(stream.id).cast("string").alias("id")))
+    read = {location(row["source"]) for row in passed.select("source").collect()}
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
-    payload = F.when(F.col("reason") == Reason.NOT_UTF8.value, F.unbase64("payload").cast("string")).otherwise(F.col("payload"))
-    away = _figures(rejected.select("source", id_in_text(payload, stream).alias("id")))
     try:
         lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
         path = F.col("_metadata.file_path").alias("source")
-        there = _figures(lines.select(path, id_in_text(F.col("value"), stream).alias("id")))
+        have, away, there = _figures(
+            bronze.select("source", F.col(stream.id).cast("string").alias("id")),
+            rejected.select("source", id_in_text(payload_text(), stream).alias("id")),
+            lines.select(path, id_in_text(F.col("value"), stream).alias("id")),
+        )
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
         return Losses()
-    wanted = read | set(map(_place, have))
-    suspects = [path for path in there if _place(path) in wanted and there[path] != _sum(have.get(path), away.get(path))]
+    wanted = read | set(map(location, have))
+    # A change of values shows in no figure.
+    suspects = [
+        path for path in there if location(path) in wanted and (deeply or there[path] != _sum(have.get(path), away.get(path)))
+    ]
     found = _event_for_event(lake, config, stream, suspects, _dates(gone)) if suspects else Losses()
-    known = set(map(_place, there))
-    untold = frozenset(path for path in have if _place(path) not in known)
-    return replace(found, untold=untold, sources_there=bool(read) and wanted <= known)
+    known = set(map(location, there))
+    untold = frozenset(path for path in have if location(path) not in known)
+    whole = bool(gone) and wanted <= unwritten(lake, config, stream).keys()
+    return replace(found, untold=untold, sources_there=wanted <= known, sources_whole=whole)
 
 
 def _event_for_event(
     lake: Lake, config: Config, stream: EventStream, files: Sequence[str], gone_dates: Collection[date]
 ) -> Losses:
     with held_against_files(lake, config, stream, files) as held:
-        sides = {"landed": held.landed, "wanting": held.wanting, "surplus": held.rows.where("__surplus")}
+        rows = held.rows
+        sides = {
+            "landed": held.landed,
+            "wanting": held.wanting,
+            "copies": rows.where("__surplus AND NOT __unsourced"),
+            "unsourced": rows.where("__unsourced"),
+        }
         told = (rows.select(F.lit(name).alias("side"), "source", "event_date") for name, rows in sides.items())
-        rows = reduce(DataFrame.unionByName, told)
         found: dict[str, Counter[str]] = {name: Counter() for name in sides}
         on_gone_dates = 0
-        for row in rows.groupBy("side", "source", "event_date").count().collect():
+        for row in reduce(DataFrame.unionByName, told).groupBy("side", "source", "event_date").count().collect():
             found[row["side"]][row["source"]] += row["count"]
             on_gone_dates += row["count"] if row["side"] == "wanting" and row["event_date"] in gone_dates else 0
-    surplus = found["surplus"]
+    copies = found["copies"]
     return Losses(
         lines=dict(found["wanting"]),
         on_gone_dates=on_gone_dates,
-        surplus=dict(surplus),
-        twice=sum(rows >= found["landed"][source] for source, rows in surplus.items()),
+        copies=dict(copies),
+        twice=sum(rows >= found["landed"][source] for source, rows in copies.items()),
+        unsourced=dict(found["unsourced"]),
     )
 
 
@@ -173,24 +191,29 @@ def _dates(gone: Sequence[str]) -> set[date]:
     return {date.fromisoformat(part.split("=", 1)[1]) for part in parts if part.startswith("event_date=")}
 
 
-def _place(uri: str) -> str:
-    """Where a landing file is, however its URI is written: decoded, with one slash behind the scheme."""
-    return re.sub(r"^(\w+):/+", r"\1:/", unquote(uri))
+@dataclass(frozen=True)
+class _Figures:
+    """Of the events of a file: how many, and a number that their ids come to, whatever their order."""
+
+    events: int
+    ids: int
 
 
-_Figures = tuple[int, int]
-"""The events of a file: how many, and a number that their ids come to, whatever their order."""
-
-
-def _figures(events: DataFrame) -> dict[str, _Figures]:
-    """By `source`, of events with an `id`: two sides that have the same events have the same figures. So most files need no look
-    at their events."""
+def _figures(*sides: DataFrame) -> list[dict[str, _Figures]]:
+    """Of each side, by `source`, of events with an `id`: two sides that have the same events have the same figures. So most files
+    need no look at their events."""
     # 32 bits of each hash: their sum stays within 64.
     ids = F.shiftrightunsigned(F.xxhash64("id"), 32)
-    rows = events.groupBy("source").agg(F.count("*").alias("events"), F.sum(ids).alias("ids")).collect()
-    return {row["source"]: (row["events"], row["ids"]) for row in rows}
+    counted = [
+        events.groupBy(F.lit(number).alias("side"), "source").agg(F.count("*").alias("events"), F.sum(ids).alias("ids"))
+        for number, events in enumerate(sides)
+    ]
+    found: list[dict[str, _Figures]] = [{} for _ in sides]
+    for row in reduce(DataFrame.unionByName, counted).collect():
+        found[row["side"]][row["source"]] = _Figures(row["events"], row["ids"])
+    return found
 
 
 def _sum(*figures: _Figures | None) -> _Figures:
     there = [each for each in figures if each]
-    return sum(events for events, _ in there), sum(ids for _, ids in there)
+    return _Figures(sum(each.events for each in there), sum(each.ids for each in there))

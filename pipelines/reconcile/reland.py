@@ -13,20 +13,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config import Config
-from pipelines.errors import LakeError
 from pipelines.events import EventStream
-from pipelines.lake import MENDED, Lake, conflict_retries, is_overtaken
+from pipelines.lake import Lake, conflict_retries
+from pipelines.reconcile.commits import mending, on_dates
 from pipelines.reconcile.landed import OffsetRanges, events_at, held_against_files
 from pipelines.reconcile.losses import Losses, reading_around
-from pipelines.sink import user_metadata
 
 
-def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offsets: OffsetRanges) -> int:
+def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offsets: OffsetRanges) -> int | None:
     """Put back the lost lines of landing files, and the records at `offsets` of the stream's topic; the number of rows.
 
-    Data files that are gone are let go only where nothing else can have been in them: every source is there, or tells as many
-    rows as the log says. Else nothing is changed, and those files are still to be brought back. Raises LakeError where events
-    land on a date of theirs faster than it can be written anew.
+    Data files that are gone are let go only where nothing else can have been in them: every source is there, and as many rows as
+    the log says come back on their dates, or else (they had copies of others) all that bronze lacks of sources that are whole.
+    None where nothing was changed, and those files are still to be brought back. Raises LakeError where events land on a date of
+    theirs faster than it can be written anew.
     """
     with reading_around(lake, losses.gone), ExitStack() as held:
         rows = events_at(lake, config, stream, offsets)
@@ -36,33 +36,25 @@ def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offs
         held.callback(rows.persist().unpersist)
         found = rows.count()
         if losses.gone:
-            asked = sum(last - first + 1 for spans in offsets.values() for first, last in spans)
             on_gone_dates = rows.where(F.col("event_date").isin(*losses.gone_dates)).count()
-            if not (losses.sources_there or on_gone_dates == losses.gone_rows or (asked and found == asked)):
-                return 0
+            lacking = sum(losses.lines.values()) + sum(last - first + 1 for spans in offsets.values() for first, last in spans)
+            all_back = on_gone_dates >= losses.gone_rows or (losses.sources_whole and found >= lacking)
+            if not (losses.sources_there and all_back):
+                return None
             others = {row[0] for row in rows.select("event_date").distinct().collect()}
             _write_anew(lake, stream, rows, sorted(map(str, others | losses.gone_dates)))
         elif found:
-            with user_metadata(lake.spark, {MENDED: {"relanded": found}}):
+            with mending(lake, stream.name, {"relanded": found}, changes_answers=True):
                 lake.append(stream.name, rows.withColumn("late", F.lit(True)).select(*stream.bronze_schema.names))
         return found
 
 
 def _write_anew(lake: Lake, stream: EventStream, rows: DataFrame, dates: Collection[str]) -> None:
-    listed = ", ".join(f"DATE'{date}'" for date in dates)
-    where = f"event_date IN ({listed})"
-    with user_metadata(lake.spark, {MENDED: {"dates": list(dates)}}):
-        try:
-            for attempt in conflict_retries():
-                with attempt:
-                    # Read within the transaction that replaces it: what lands meanwhile is in neither, and stays.
-                    kept = lake.read(stream.name).where(where)
-                    writer = kept.unionByName(rows).write.format("delta").mode("overwrite").option("replaceWhere", where)
-                    lake.save(writer, stream.name)
-        except Exception as error:  # the class differs between classic Spark and Connect
-            if not is_overtaken(error):
-                raise
-            raise LakeError(
-                f"{stream.name}: {', '.join(dates)} cannot be written anew without their lost data files while events land there "
-                "all the time; stop `rejoin ingest` for the repair, or repair when the date is over"
-            ) from error
+    where = on_dates(dates)
+    with mending(lake, stream.name, {"dates": list(dates)}, dates=dates, changes_answers=True):
+        for attempt in conflict_retries():
+            with attempt:
+                # Read within the transaction that replaces it: what lands meanwhile is in neither, and stays.
+                kept = lake.read(stream.name).where(where)
+                writer = kept.unionByName(rows).write.format("delta").mode("overwrite").option("replaceWhere", where)
+                lake.save(writer, stream.name)

@@ -1,6 +1,7 @@
 """A reconciliation as text, JSON and HTML, and as rows of the lake's history."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "repaired": run.repaired,
         "repair_refused": run.refused,
         "copies_removed": run.mended.copies,
+        "unsourced_removed": run.mended.unsourced,
+        "placed": run.mended.placed,
         "relanded": run.mended.relanded,
+        "data_files_let_go": run.mended.data_files,
         "sampled": asdict(run.sampled) if run.sampled else None,
         "by_hour": run.hourly,
         "before_repair": run.before_repair,
@@ -67,7 +71,8 @@ def to_json(run: Reconciliation) -> str:
 def told(run: Reconciliation, page: Path) -> dict[str, Any]:
     """What a webhook gets: the report's figures without its tables, and one sentence."""
     named = ("schema_version", "run_id", "verdict", "agrees", "started_at", "finished_at", "dates", "streams", "counts", "causes")
-    data, more = to_dict(run), ("differences", "repaired", "relanded", "copies_removed", "repair_refused")
+    mended = ("relanded", "data_files_let_go", "copies_removed", "unsourced_removed", "placed")
+    data, more = to_dict(run), ("differences", "repaired", *mended, "repair_refused")
     failed = [check.name for check in run.checks if check.failed]
     return {
         **{name: data[name] for name in (*named, *more)},
@@ -101,27 +106,45 @@ def to_text(run: Reconciliation) -> str:
     if run.repaired:
         before = ", ".join(f"{name} {count:,}" for name, count in run.before_repair.items() if count)
         lines += ["", f"  repaired {run.repaired:,} outcomes ({before})"]
-    if run.mended.relanded:
-        lines += ["", f"  put {run.mended.relanded:,} lost rows back into bronze"]
-    if run.mended.copies:
-        lines += ["", f"  took {run.mended.copies:,} copied rows out of bronze"]
+    lines += [line for number, told in _mended(run) if number for line in ("", f"  {told}")]
     if run.refused:
         lines += ["", f"  NOT REPAIRED: {REFUSED}"]
     lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
     return "\n".join(lines)
 
 
+def _mended(run: Reconciliation) -> list[tuple[int, str]]:
+    done = run.mended
+    return [
+        (done.relanded, f"put {done.relanded:,} lost rows back into bronze"),
+        (done.data_files, f"wrote the dates of {done.data_files:,} lost data files anew"),
+        (done.copies, f"took {done.copies:,} copied rows out of bronze"),
+        (done.unsourced, f"took {done.unsourced:,} rows out of bronze that their source does not have"),
+        (done.placed, f"brought {done.placed:,} rows of bronze back to their partition"),
+    ]
+
+
 def planned(run: Reconciliation) -> str:
     """What a repair of what was found would do, in one line."""
     outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
-    copies = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_copied + d.offsets.twice))
-    lost = ", ".join(f"{d.stream} {n:,}" for d in run.doors if (n := d.rows_lost or d.offsets.missing))
-    parts = [f"take copied rows out of bronze ({copies})"] if copies else []
-    if lost:
-        parts.insert(0, f"put lost rows back into bronze ({lost}), as far as their source has them,")
-        return f"--repair would {' and '.join(parts)} and compare again".replace(", and compare", " and compare")
+    lost = _by_stream(run, lambda door: door.rows_lost or door.offsets.missing)
+    steps = {
+        "put lost rows back into bronze ({}), as far as their source has them,": lost,
+        "take copied rows out of bronze ({})": _by_stream(run, lambda door: door.rows_copied + door.offsets.twice),
+        "take rows out of bronze that their source does not have ({})": _by_stream(run, lambda door: door.rows_unsourced),
+        "bring rows of bronze back to their partition ({})": _by_stream(run, lambda door: door.rows_misplaced),
+    }
+    parts = [step.format(rows) for step, rows in steps.items() if rows]
+    copies_only = len(parts) == 1 and not lost and "copied" in parts[0]
+    if parts and not copies_only:
+        return f"--repair would {' and '.join(parts)} and compare again"
+    # Copies change no answer.
     parts = [f"write the batch answer of what differs ({outcomes})", *parts] if outcomes else parts
     return f"--repair would {' and '.join(parts)}" if parts else "--repair would change nothing"
+
+
+def _by_stream(run: Reconciliation, figure: Callable[[StreamDoor], int]) -> str:
+    return ", ".join(f"{door.stream} {figure(door):,}" for door in run.doors if figure(door))
 
 
 def to_html(run: Reconciliation) -> str:
@@ -210,8 +233,9 @@ def _given_up(door: StreamDoor) -> str:
 
 def _wrong(door: StreamDoor) -> str:
     gone = f" ({door.data_files_gone:,} data files are gone)" if door.data_files_gone else ""
-    lost = f"; LOST: {door.rows_lost:,} rows{gone}" if door.rows_lost or gone else ""
-    return f"{lost}; TWICE: {door.rows_copied:,} rows" if door.rows_copied else lost
+    found = f"; LOST: {door.rows_lost:,} rows{gone}" if door.rows_lost or gone else ""
+    told = {"TWICE": door.rows_copied, "NOT IN THEIR SOURCE": door.rows_unsourced, "IN ANOTHER PARTITION": door.rows_misplaced}
+    return found + "".join(f"; {name}: {rows:,} rows" for name, rows in told.items() if rows)
 
 
 def _text(value: object) -> str | None:

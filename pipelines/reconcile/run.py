@@ -25,9 +25,11 @@ from pipelines.reconcile.expectations import Check, load_suites, suites_director
 from pipelines.reconcile.history import EarlierRun, as_told, earlier_runs, record_repairs
 from pipelines.reconcile.losses import Losses, reading_around
 from pipelines.reconcile.mend import Mended, losses_of, mend
-from pipelines.reconcile.progress import Part, Progress
+from pipelines.reconcile.place import misplaced
+from pipelines.reconcile.progress import Part, Progress, forget_progress
 from pipelines.reconcile.repair import repair
 from pipelines.reconcile.sampling import Sampled
+from pipelines.reconcile.since import mended_since_all_agreed
 from pipelines.reconcile.span import Range, Slice, by_hour
 from pipelines.reconcile.summary import frames, parameters
 from pipelines.reconcile.volume import HourVolume, volumes
@@ -97,13 +99,14 @@ class Reconciliation:
     def verdict(self) -> str:
         if not self.agrees:
             return "differs"
-        return "repaired" if self.repaired or self.mended.rows else "agrees"
+        return "repaired" if self.repaired or self.mended.any else "agrees"
 
 
 def reconcile(
     lake: Lake, config: Config, plan: Plan, *, run_id: str, reports: Path, say: Callable[[str], None] = lambda _: None
 ) -> Reconciliation:
-    """Reconcile by the plan; reads pinned versions only. Raises ConfigError for suites of expectations that cannot be used."""
+    """Reconcile by the plan, or all dates where bronze was mended so that answers may be others; reads pinned versions only.
+    Raises ConfigError for suites of expectations that cannot be used."""
     started = now_us()
     given = parameters(config)
     suites = load_suites(suites_directory(config.reconcile.expectations.suites), given)
@@ -112,14 +115,21 @@ def reconcile(
     mended = Mended()
     if plan.fix and any(door.mendable for door in doors):
         say("mending bronze")
-        mended = mend(lake, config, losses)
+        mended = mend(lake, config, losses, doors)
+    # By this run, or by one that ended half-way: what has come back may matter to any date.
+    to_any = plan.fix and not plan.span.is_open and mended_since_all_agreed(lake)
+    if to_any:
+        plan = replace(plan, span=Range())
+    if mended.any or to_any:
         losses, doors = _look_at_doors(lake, config, plan.span)
     # From bronze that lacks rows batch has the wrong answer: nothing is repaired by it.
     lacking = any(lost.rows or lost.gone for lost in losses.values()) or any(door.offsets.missing for door in doors)
     refused = plan.fix and lacking
     with reading_around(lake, [path for lost in losses.values() for path in lost.gone]):
         to_do = replace(plan, fix=plan.fix and not refused)
-        pins, parts = _compare_all(lake, config, to_do, run_id, reports, losses, say, mended=mended.relanded > 0)
+        progress = Progress.of(reports, lake, config, asdict(to_do)) if plan.hourly else None
+        started = progress.started_us or started if progress else started
+        pins, parts = _compare_all(lake, config, to_do, run_id, progress, losses, say)
         total = _together(parts, config.reconcile.sample)
         result = Reconciliation(
             run_id=run_id,
@@ -146,19 +156,24 @@ def reconcile(
             versions=_versions(lake),
             earlier=earlier_runs(lake),
         )
+    forget_progress(reports)
     say("checking expectations")
     checks = validate(frames(result), suites, given, reports / "data-docs")
     return replace(result, checks=checks, finished_us=now_us())
 
 
 def _look_at_doors(lake: Lake, config: Config, span: Range) -> tuple[dict[str, Losses], list[StreamDoor]]:
-    losses = losses_of(lake, config, span)
+    outcome, exposure = lake.streams.outcome, lake.streams.exposure
+    # As far back as batch reads.
+    matter = {outcome.name: span, exposure.name: span.reaching_back(rules_in_force(lake, config).longest)}
+    losses = losses_of(lake, config, matter)
     doors = []
-    for stream in (lake.streams.outcome, lake.streams.exposure):
+    for stream in (outcome, exposure):
         lost, source = losses[stream.name], config.streams[stream.name].source
         with reading_around(lake, lost.gone):
-            rows = lake.read(stream.name).where(span.holds(F.col("event_date")))
-            doors.append(stream_door(lake, stream, rows, lost, source if isinstance(source, KafkaSource) else None))
+            kafka = source if isinstance(source, KafkaSource) else None
+            wrong = misplaced(lake, stream, matter[stream.name])
+            doors.append(stream_door(lake, stream, span, lost, kafka, misplaced=wrong))
     return losses, doors
 
 
@@ -167,18 +182,13 @@ def _compare_all(
     config: Config,
     plan: Plan,
     run_id: str,
-    reports: Path,
+    progress: Progress | None,
     losses: Mapping[str, Losses],
     say: Callable[[str], None],
-    *,
-    mended: bool,
 ) -> tuple[Pins, list[Part]]:
-    progress = Progress.of(reports, lake, config, asdict(plan)) if plan.hourly else None
-    if progress and mended:
-        progress.forget()
     # Where something may have been repaired since, what is left is read as it is now.
     kept = progress.pins if progress and not plan.fix else None
-    pins = first = kept or pin(lake, newest_bronze=mended)
+    pins = first = kept or pin(lake)
     sides = Sides(lake, config, pins, plan.share)
     try:
         everything = Slice(span=plan.span)
@@ -190,14 +200,12 @@ def _compare_all(
             done = progress and progress.get(part)
             if not done:
                 say(f"comparing {part}, {number + 1} of {len(slices)}" if plan.hourly else "computing the batch answer")
-                done, sides = _settle(lake, config, plan, sides, part, run_id, losses, say, mended=mended)
+                done, sides = _settle(lake, config, plan, sides, part, run_id, losses, say)
                 if progress:
                     progress.add(part, done)
             parts.append(done)
     finally:
         sides.close()
-    if progress:
-        progress.end()
     return first if plan.hourly else sides.pins, parts
 
 
@@ -210,8 +218,6 @@ def _settle(
     run_id: str,
     losses: Mapping[str, Losses],
     say: Callable[[str], None],
-    *,
-    mended: bool,
 ) -> tuple[Part, Sides]:
     """Compare a slice; explain and, if asked to, repair what differs, until it agrees. With the sides as they are then."""
     comparison = sides.compare(part)
@@ -234,7 +240,7 @@ def _settle(
         say("verifying again")
         comparison.close()
         sides.close()
-        sides = Sides(lake, config, pin(lake, newest_bronze=mended), plan.share)
+        sides = Sides(lake, config, pin(lake), plan.share)
         comparison = sides.compare(part)
     comparison.close()
     causes, sample = story or ({}, [])

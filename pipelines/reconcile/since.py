@@ -1,24 +1,30 @@
 """The dates that may differ since the last reconciliation that agreed: a small night's work over a large lake.
 
 What has landed since, what has become final since, and what rows have been written since all have event times; the earliest of
-their dates is where to begin. Rows that somebody changed without `updated_at`, on dates before that, are not looked at: a run
-over all dates now and then sees to those.
+their dates is where to begin. What somebody has changed by hand may be of any date.
 """
 
-import json
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from pipelines.lake import Lake, at
+from pipelines.reconcile.commits import foreign_commits
+from pipelines.reconcile.history import ALL_DATES, last_agreeing
+from pipelines.reconcile.losses import gone_files
 from pipelines.reconcile.span import Range
+
+Versions = Mapping[str, Any]
+"""The versions of `comparison.Pins`, under the names that they have there; 0 where one is not named."""
 
 
 def since_last(lake: Lake) -> Range:
-    """From the earliest date touched since the last run that agreed and had no last date; every date where there is none."""
-    last = _last_agreeing(lake)
-    if last is None:
+    """From the earliest date touched since the last run that agreed and had no last date; every date where there is none, or
+    where somebody has changed a table, or bronze lacks a data file, for then nobody knows."""
+    last = last_agreeing(lake, "to_date IS NULL")
+    if last is None or changed_since_all_agreed(lake) or any(gone_files(lake, stream) for stream in lake.streams.both):
         return Range()
     judged = _judged_to(last)
     if judged is None:
@@ -27,13 +33,51 @@ def since_last(lake: Lake) -> Range:
     return Range(first=min([judged, *(each for each in touched if each is not None)]))
 
 
-def _last_agreeing(lake: Lake) -> dict[str, Any] | None:
-    if not lake.exists("reconciliations"):
-        return None
-    runs = lake.read("reconciliations").where("verdict IN ('agrees', 'repaired') AND to_date IS NULL")
-    runs = runs.where("get_json_object(summary, '$.sampled') IS NULL")  # a sample says little of dates
-    found = runs.orderBy(F.desc("finished_at")).limit(1).select("summary", F.unix_micros("started_at").alias("at")).collect()
-    return {**json.loads(found[0]["summary"]), "started_us": found[0]["at"]} if found else None
+def changed_since_all_agreed(lake: Lake) -> bool:
+    """Whether a table has been changed (see `changed_since`) since the last run over all dates that agreed."""
+    return changed_since(lake, _all_agreed_on(lake))
+
+
+def changed_by_hand_since_all_agreed(lake: Lake, *tables: str) -> list[str]:
+    """Those of the tables that a commit which no lane makes has touched since then."""
+    return _changed_by_hand(lake, _all_agreed_on(lake), tables)
+
+
+def mended_since_all_agreed(lake: Lake) -> bool:
+    """Whether reconcile has mended bronze since then, so that answers may be others."""
+    return _mended(lake, _all_agreed_on(lake))
+
+
+def changed_since(lake: Lake, versions: Versions) -> bool:
+    """Whether, since these versions, a commit that no lane makes has touched a table, or reconcile has mended bronze so that
+    answers may be others."""
+    tables = (*(stream.name for stream in lake.streams.both), lake.attributed)
+    return bool(_changed_by_hand(lake, versions, tables)) or _mended(lake, versions)
+
+
+def _changed_by_hand(lake: Lake, versions: Versions, tables: Iterable[str]) -> list[str]:
+    after = _by_table(lake, versions)
+    return [
+        name
+        for name in tables
+        if foreign_commits(lake, name, after=after[name], through=lake.version(name), appends=name != lake.attributed, limit=1)
+    ]
+
+
+def _mended(lake: Lake, versions: Versions) -> bool:
+    after = _by_table(lake, versions)
+    return any(lake.last_relanded(stream.name, after[stream.name]) > after[stream.name] for stream in lake.streams.both)
+
+
+def _all_agreed_on(lake: Lake) -> Versions:
+    last = last_agreeing(lake, ALL_DATES)
+    return {} if last is None else last["pins"]
+
+
+def _by_table(lake: Lake, versions: Versions) -> dict[str, int]:
+    exposure, outcome = lake.streams.both
+    names = {exposure.name: "exposure_version", outcome.name: "outcome_version", lake.attributed: "attributed_version"}
+    return {table: versions.get(name, 0) for table, name in names.items()}
 
 
 def _landed_since(lake: Lake, pins: dict[str, Any]) -> list[date | None]:

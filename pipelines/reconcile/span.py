@@ -28,6 +28,17 @@ class Range:
         bounds += [column <= F.lit(self.last)] if self.last else []
         return reduce(lambda a, b: a & b, bounds, F.lit(True))
 
+    def holds_time(self, column: Column) -> Column:
+        """Whether a time column lies on a date of the range."""
+        bounds = [column >= F.lit(str(self.first)).cast("timestamp")] if self.first else []
+        bounds += [column < F.lit(str(self.last + timedelta(days=1))).cast("timestamp")] if self.last else []
+        return reduce(lambda a, b: a & b, bounds, F.lit(True))
+
+    def reaching_back(self, window: timedelta) -> "Range":
+        """With the dates before it that a window reaches."""
+        days = timedelta(days=-(-micros(window) // 86_400_000_000))
+        return Range(first=self.first - days if self.first else None, last=self.last)
+
     @property
     def is_open(self) -> bool:
         """Whether it holds every date."""
@@ -65,9 +76,8 @@ class Slice:
 
     def may_be_chosen(self, window: timedelta) -> Column:
         """By their partition, the exposures that an outcome of the slice can match."""
-        first, last = (self.span.first, self.span.last) if self.hour is None else (self.hour[0], self.hour[0])
-        days = timedelta(days=-(-micros(window) // 86_400_000_000))
-        return Range(first=first - days if first else None, last=last).holds(F.col("event_date"))
+        dates = self.span if self.hour is None else Range(first=self.hour[0], last=self.hour[0])
+        return dates.reaching_back(window).holds(F.col("event_date"))
 
     @property
     def is_everything(self) -> bool:

@@ -67,6 +67,8 @@ def _summary(run: "Reconciliation") -> dict[str, float]:
         "quarantine_rate": max(door.quarantine_rate for door in run.doors),
         "files_ingested_twice": sum(door.files_ingested_twice for door in run.doors),
         "rows_copied": sum(door.rows_copied for door in run.doors),
+        "rows_unsourced": sum(door.rows_unsourced for door in run.doors),
+        "rows_misplaced": sum(door.rows_misplaced for door in run.doors),
         "rows_lost": sum(door.rows_lost for door in run.doors),
         "data_files_gone": sum(door.data_files_gone for door in run.doors),
         "offsets_missing": sum(door.offsets.missing for door in run.doors),
