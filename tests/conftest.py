@@ -1,6 +1,8 @@
 """One Spark session for all tests, and an empty lake that each test gets a copy of."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,14 +28,59 @@ FOR_FEW_ROWS = {
     "spark.sql.adaptive.enabled": "false",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.default.parallelism": "1",
+    # What has been done is kept for a page that nobody opens: thousands of plans.
+    "spark.sql.ui.retainedExecutions": "5",
+    "spark.ui.retainedJobs": "20",
+    "spark.ui.retainedStages": "20",
+    "spark.ui.retainedTasks": "100",
 }
+
+
+# Where a run is cut off after some time, it proves nothing. So the longer proofs that have not begun by then are left out, and
+# counted as skipped; the others always run. Unset, nothing is left out.
+MINUTES = os.environ.get("REJOIN_TEST_MINUTES")
+_STARTED = time.monotonic()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    late = MINUTES and time.monotonic() - _STARTED > 60 * float(MINUTES)
+    if late and item.get_closest_marker("slow"):
+        pytest.skip(f"not begun within {MINUTES} minutes (REJOIN_TEST_MINUTES); `make slow` runs it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that have longer proofs only come last."""
+    quick = {item.path for item in items if not item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in quick)
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = spark_session(SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="3g", conf=FOR_FEW_ROWS))
+    settings = SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="4g", conf=FOR_FEW_ROWS)
+    # A JVM that runs all of Spark's code for an hour: nothing of that compiled twice, and no garbage collector beside the two
+    # cores' work. Not for the processes that tests start.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JDK_JAVA_OPTIONS", "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m")
+        session = spark_session(settings)
+    _forget_what_no_test_needs(session)
     yield session
     session.stop()
+
+
+def _forget_what_no_test_needs(session: SparkSession) -> None:
+    """Every scan and write takes a copy of Hadoop's settings along, a thousand of them; those for a local file system are few."""
+    jvm, settings = session.sparkContext._jvm, session.sparkContext._jsc.hadoopConfiguration()
+    assert jvm is not None
+    # Classes that bring defaults of their own, which would all come again.
+    jvm.org.apache.hadoop.mapred.JobConf()
+    jvm.org.apache.hadoop.yarn.conf.YarnConfiguration()
+    names, entries = [], settings.iterator()
+    while entries.hasNext():
+        names.append(entries.next().getKey())
+    for name in names:
+        if name.startswith(("yarn.", "mapreduce.", "ipc.", "ha.", "fs.s3a.", "fs.abfs.", "fs.azure.", "fs.viewfs.", "fs.gs.")):
+            settings.unset(name)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 REJOIN = Path(sys.executable).parent / "rejoin"
 PATIENCE_SECONDS = 300
 
+# They live for seconds: most of what they would compile well, they would not run often.
+_QUICK = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
@@ -20,7 +23,9 @@ Start = Callable[..., Process]
 def rejoin(*words: object) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     command = [str(REJOIN), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=PATIENCE_SECONDS)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=PATIENCE_SECONDS, env={**os.environ, **_QUICK}
+    )
 
 
 @contextmanager
@@ -31,7 +36,9 @@ def group_of_processes() -> Iterator[Start]:
     def start(*words: object) -> Process:
         command = [str(REJOIN), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running.append(subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, **pipes))
+        running.append(
+            subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, env={**os.environ, **_QUICK}, **pipes)
+        )
         return running[-1]
 
     try:

@@ -56,15 +56,22 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("outcome", "exposures", "answer"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_matching_rules(spark: SparkSession, streams: Streams, outcome: Any, exposures: Any, answer: Any) -> None:
-    playbacks, impressions = frames(spark, streams, [outcome], exposures)
+def test_matching_rules(spark: SparkSession, streams: Streams) -> None:
+    """All cases at once, each under titles of its own."""
+
+    def apart(case: str, event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "title_id": f"{event['title_id']}: {case}"}
+
+    outcomes = [{**apart(case, outcome), "playback_id": case} for case, outcome, *_ in CASES]
+    playbacks, impressions = frames(spark, streams, outcomes, [apart(case, e) for case, _, shown, _ in CASES for e in shown])
     ways = {
         "join": resolve(hot_candidates(playbacks, impressions, streams, WINDOW), streams),
         "look-up": resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
         "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
     }
-    assert {way: [row["exposure_id"] for row in found.collect()] for way, found in ways.items()} == dict.fromkeys(ways, [answer])
+    answers = sorted((case, answer) for case, *_, answer in CASES)
+    for way, found in ways.items():
+        assert sorted((row["playback_id"], row["exposure_id"]) for row in found.collect()) == answers, way
 
 
 def test_ties_of_time_and_id_go_to_the_greatest_carried_values_nulls_smallest(spark: SparkSession, streams: Streams) -> None:

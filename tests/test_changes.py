@@ -143,8 +143,14 @@ def test_four_changes_with_late_data_in_between(spark: SparkSession, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["join.attribution_window=1h", "join.attribution_window=24h", "join.keys=[profile_id]"])
-def test_what_decides_an_answer_changes_for_the_outcomes_after(replay: Any, change: str) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["join.attribution_window=1h", "join.keys=[profile_id]"],
+        *(pytest.param([change], marks=pytest.mark.soak) for change in ("join.attribution_window=24h", "join.keys=[profile_id]")),
+    ],
+)
+def test_what_decides_an_answer_changes_for_the_outcomes_after(replay: Any, changes: list[str]) -> None:
     pipeline = replay("join.hot_window=10m", "join.watermark_delay=2m", "join.attribution_window=3h")
     first = [shown("far", "02:00"), shown("i1", "09:00"), shown("i2", "11:58", what="heat")]
     early = [play("p1", "11:00"), play("p2", "12:00"), play("p3", "12:01", what="heat")]
@@ -152,7 +158,7 @@ def test_what_decides_an_answer_changes_for_the_outcomes_after(replay: Any, chan
     pipeline.join()
     pipeline.settle(everything=True)
     at = max(oracle.micros(p["event_time"]) for p in early)
-    pipeline.reconfigure(change)
+    pipeline.reconfigure(*changes)
     # For outcomes before and after the change: some on time, some late.
     second = [shown("i3", "10:30"), shown("i4", "14:00", what="heat"), shown("i5", "11:59:30")]
     more = [
@@ -171,8 +177,11 @@ def test_what_decides_an_answer_changes_for_the_outcomes_after(replay: Any, chan
     pipeline.settle(everything=True)
     impressions = [*first, *second, shown("late", "10:45")]
     playbacks = [*early, *more, play("p9", "11:30"), play("p10", "14:30")]
-    window = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}.get(change.partition("=")[2], timedelta(hours=3))
-    keys = ("profile_id",) if "keys" in change else ("profile_id", "title_id")
+    changed = dict(change.split("=") for change in changes)
+    window = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}.get(
+        changed.get("join.attribution_window", ""), timedelta(hours=3)
+    )
+    keys = ("profile_id",) if "join.keys" in changed else ("profile_id", "title_id")
     before = oracle.attribute(playbacks, impressions, window=timedelta(hours=3))
     after = oracle.attribute(playbacks, impressions, window=window, keys=keys)
     expected = {id: before[id] if row["event_time"] <= at else row for id, row in after.items()}

@@ -116,19 +116,11 @@ def profile(examples: int) -> Any:
     )
 
 
-@profile(3)
+@profile(5)
 @given(timeline=timelines())
 @example(timeline=("10m", 1, 10**9, LATE_BETTER))
 @example(timeline=("10m", 1, 1, NEARER_UNREAD))
 def test_any_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, int, list[Wave]]) -> None:
-    check(replay, *timeline)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@profile(10)
-@given(timeline=timelines())
-def test_many_more_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, int, list[Wave]]) -> None:
     check(replay, *timeline)
 
 

@@ -33,7 +33,11 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 1, 3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "order",
+    [*(pytest.param(order, marks=pytest.mark.soak) for order in ((0, 1, 2, 3), (2, 3, 0, 1))), (3, 2, 1, 0), (1, 1, 3, 2)],
+    ids=str,
+)
 def test_any_order_and_repetition_of_writes_ends_in_the_same_row(replay: Any, order: tuple[int, ...]) -> None:
     pipeline = replay()
     for step in order:
