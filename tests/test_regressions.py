@@ -149,11 +149,12 @@ def test_what_was_judged_once_is_not_judged_again(replay: Any) -> None:
 @pytest.fixture
 def compiled(spark: SparkSession) -> Iterator[None]:
     """Generated code, as users run it: the other tests' interpreter lets through what it does not."""
-    spark.conf.set("spark.sql.codegen.wholeStage", "true")
-    spark.conf.set("spark.sql.codegen.factoryMode", "CODEGEN_ONLY")
-    yield
-    for name, value in FOR_FEW_ROWS.items():
+    as_users_run_it = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "CODEGEN_ONLY"}
+    for name, value in as_users_run_it.items():
         spark.conf.set(name, value)
+    yield
+    for name in as_users_run_it:
+        spark.conf.set(name, FOR_FEW_ROWS[name])
 
 
 def test_a_micro_batch_of_heartbeats_only_evicts_outcomes_without_a_key(replay: Any, compiled: None) -> None:
