@@ -74,14 +74,15 @@ def demo(
     from contextlib import nullcontext
 
     from pipelines.generate.broker import local_broker
-    from pipelines.jobs.demo import clear, run_demo
+    from pipelines.jobs.demo import clear, keep_settings, run_demo
 
     _configuration(conf, sets)  # a mistake in it must not cost the earlier demo
     clear(directory)
     with local_broker(directory / "broker") if kafka else nullcontext() as broker:
         overrides = _demo_overrides(directory, conf, broker.servers if broker else None)
         config = _configuration(conf, [*overrides, *(sets or [])])
-        code = run_demo(_lake(config, debug), config, seed, impressions, playbacks, waves)
+        settings = keep_settings(config, directory)
+        code = run_demo(_lake(config, debug), config, seed, impressions, playbacks, waves, settings)
     raise typer.Exit(code)
 
 
@@ -261,7 +262,7 @@ def reconcile(
     lake = _lake(config, debug)
     result, page = run_reconcile(lake, config, span, fix=repair and not dry_run, hourly=by_hour, share=sample)
     if output is Format.json:
-        typer.echo(to_json(result))
+        typer.echo(to_json(result, dry_run=dry_run))
     else:
         plan = f"\n\n  {planned(result)}" if dry_run else ""
         typer.echo(f"{to_text(result)}{plan}\n\n  report     {page}")

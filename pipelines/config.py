@@ -219,9 +219,11 @@ class VolumeConfig(Model):
 
 
 class ExpectationsConfig(Model):
-    """Bounds that the nightly Great Expectations checkpoint holds the run to; `suites` is a directory of one's own suites."""
+    """Bounds that the nightly Great Expectations checkpoint holds the run to; `suites` is a directory of one's own suites.
+    `unchecked_changes`: what it is where somebody has changed bronze, and its landing files are not there to prove it right."""
 
     quarantine_rate: Threshold = Threshold(warn=0.05)
+    unchecked_changes: Literal["warn", "fail"] = "fail"
     volume: VolumeConfig = VolumeConfig()
     min_outcomes: int = Field(default=1, ge=0)
     suites: str | None = None

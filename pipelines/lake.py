@@ -147,6 +147,10 @@ class Lake:
         if exposure is not None and outcome is not None and attributed is not None:
             self._streams = self.declared.with_retired(exposure, outcome, attributed)
 
+    def partitions(self, table: str) -> tuple[str, ...]:
+        """The columns that a table is partitioned by."""
+        return self._spec(table).partitions
+
     def _spec(self, table: str) -> TableSpec:
         spec = self._specs.get(table)
         if spec is None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Collection
 from datetime import date, timedelta
 from pathlib import Path
@@ -118,6 +119,59 @@ def test_a_data_file_that_is_gone_and_had_copies_only(pipeline: Any) -> None:
     assert (rows, repaired.verdict, repaired.refused) == (5, "repaired", False)
     assert (repaired.mended.relanded, repaired.mended.copies, repaired.mended.data_files) == (0, 0, len(copies))
     assert (events(pipeline, "playbacks", TOLD), pipeline.attributed()) == (before, truth())
+
+
+def test_data_files_of_the_table_that_are_gone(pipeline: Any) -> None:
+    # A day of it, by somebody who has tidied up.
+    shutil.rmtree(Path(pipeline.lake.path("attributed_playbacks")) / "event_date=2026-01-11")
+    found = pipeline.reconcile()
+    assert (differences(found), found.causes) == ({"missing": len(NEXT)}, {"table_lost": len(NEXT)})
+    assert found.table_files_gone >= 1
+    assert "data files of the table are not there" in to_text(found)
+    assert since_last(pipeline.lake) == Range()
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.verdict, repaired.repaired, repaired.table_files_gone) == ("repaired", len(NEXT), 0)
+    assert repaired.mended.data_files == found.table_files_gone
+    assert pipeline.attributed() == truth()
+    # The lanes can read it again.
+    pipeline.wave(playbacks=[play("more", "2026-01-11T00:40:00Z")])
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == oracle.attribute(
+        [*PLAYBACKS, *NEXT, play("more", "2026-01-11T00:40:00Z")], IMPRESSIONS, window=WINDOW
+    )
+
+
+def test_copies_in_bronze_hide_no_fault_of_the_table(pipeline: Any) -> None:
+    # They are commits that settle has not seen; with nothing new in them all outcomes are judged, as before.
+    playbacks, attributed = (pipeline.lake.identifier(name) for name in ("playbacks", "attributed_playbacks"))
+    pipeline.lake.spark.sql(f"INSERT INTO {playbacks} SELECT * FROM {playbacks} WHERE source LIKE '%file-0004%'")
+    pipeline.lake.spark.sql(f"DELETE FROM {attributed} WHERE playback_id = 'n2'")
+    found = pipeline.reconcile(Range(first=date(2026, 1, 11), last=date(2026, 1, 11)))
+    assert (differences(found), found.pins.bound) == ({"missing": 1}, None)
+    door = found.doors[0]
+    # What came in with the date's rows, and what was refused meanwhile.
+    assert (door.accepted, door.ingested, door.quarantined) == (8, 14, {"not_json": 1})
+    repaired = pipeline.reconcile(fix=True)
+    assert (repaired.verdict, repaired.repaired, repaired.mended.copies) == ("repaired", 1, 7)
+    assert pipeline.attributed() == truth()
+
+
+def test_changes_of_bronze_that_nothing_can_prove(pipeline: Any) -> None:
+    landing = sorted((pipeline.root / "landing" / "playbacks").iterdir())
+    for file in landing:
+        file.rename(file.with_name(f".{file.name}"))
+    assert pipeline.reconcile().verdict == "agrees"
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('playbacks')} WHERE playback_id = 'p3'")
+    pipeline.settle(everything=True)
+    refused = pipeline.reconcile(fix=True)
+    assert (refused.verdict, refused.refused, refused.unchecked_changes) == ("differs", True, 1)
+    assert differences(refused) == {"extra": 1}
+    assert "NOT REPAIRED: somebody has changed bronze" in to_text(refused)
+    assert pipeline.attributed() == truth()
+    # On purpose: so it is said, and done.
+    pipeline.reconfigure("reconcile.expectations.unchecked_changes=warn")
+    assert pipeline.reconcile(fix=True).verdict == "repaired"
+    assert "p3" not in pipeline.attributed()
 
 
 def delete_file(pipeline: Any) -> int:

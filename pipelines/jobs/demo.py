@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import yaml
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -24,10 +25,14 @@ from pipelines.reconcile.run import Reconciliation
 from pipelines.reconcile.span import Range
 
 _MARKER = ".rejoin-demo"
+SETTINGS = "settings.yml"
+"""In the demo's directory: where its lake and its landing files are, for `--set @FILE` of other commands."""
 
 
-def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int) -> int:
-    """Run the demo in a directory that is `clear`; the exit code of its reconciliation."""
+def run_demo(
+    lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int, settings: Path | None = None
+) -> int:
+    """Run the demo in a directory that is `clear`; the exit code of its reconciliation. It ends by naming the `settings`."""
     console = Console()
     day = (datetime.now(timezone.utc) - timedelta(days=2)).date()
     model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
@@ -49,6 +54,8 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
         result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
         progress.update(task, description="done", completed=count * 3 + 2)
     _summary(console, lake, config, lines, result, page)
+    if settings:
+        console.print(f"go on:  .venv/bin/rejoin status --set @{settings}   (or reconcile, show, explain, ...)", soft_wrap=True)
     return 0 if result.agrees else 1
 
 
@@ -73,6 +80,18 @@ def clear(directory: Path) -> None:
         shutil.rmtree(directory / part, ignore_errors=True)
     (directory / "landing").mkdir(parents=True, exist_ok=True)
     (directory / _MARKER).touch()
+
+
+def keep_settings(config: Config, directory: Path) -> Path | None:
+    """Write the demo's `SETTINGS`; None where its events come from a broker, which is gone when it ends."""
+    if any(isinstance(stream.source, KafkaSource) for stream in config.streams.values()):
+        return None
+    sources = {
+        name: {"source": {"format": "files", "path": str((directory / "landing" / name).absolute())}} for name in config.streams
+    }
+    file = directory / SETTINGS
+    file.write_text(yaml.safe_dump({"lake": str((directory / "lake").absolute()), "streams": sources}), encoding="utf-8")
+    return file
 
 
 def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int], run: Reconciliation, page: Path) -> None:

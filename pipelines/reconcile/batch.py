@@ -32,20 +32,32 @@ def outcome_events(bronze: DataFrame, streams: Streams) -> DataFrame:
     return counted.where("__first = 1").select(*own, "__versions")
 
 
-def attribute(outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
+# The keys of so many outcomes fit into memory.
+_FEW = 1_000_000
+
+
+def attribute(
+    outcomes: DataFrame, exposures: DataFrame, streams: Streams, rules: Rules, *, count: int | None = None
+) -> DataFrame:
     """Each of `outcomes` (one row an id) with its last matching exposure by the rule that holds for it, or with nulls.
 
-    Returns the columns of `outcomes`, which may have more than the events' own, then the exposure columns.
+    Where their `count` is known, and small, no exposure is sorted whose keys no outcome has. Returns the columns of `outcomes`,
+    which may have more than the events' own, then the exposure columns.
     """
     time = F.col(streams.outcome.event_time)
+    few = count is not None and count <= _FEW
     answered = [
-        _as_of(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window) for rule in rules
+        _as_of(outcomes.where(rule.holds(time)), exposures, streams.under(rule.keys, rule.carry), rule.window, few)
+        for rule in rules
     ]
     return reduce(DataFrame.unionByName, answered)
 
 
-def _as_of(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
+def _as_of(outcomes: DataFrame, exposures: DataFrame, streams: Streams, window: timedelta, few: bool) -> DataFrame:
     outcome, exposure = streams.outcome, streams.exposure
+    if few:
+        wanted = F.broadcast(outcomes.select(*outcome.keys_aside()).distinct())
+        exposures = exposures.join(wanted, exposure.same_keys(), "left_semi")
     keys = [f"__key_{i}" for i in range(len(outcome.keys))]
     asked = outcomes.where(outcome.has_keys()).select(
         *(F.col(key).alias(name) for key, name in zip(outcome.keys, keys, strict=True)),

@@ -28,7 +28,8 @@ class Cause(str, Enum):
     """`late_outcome`, `late_exposure`, `not_settled`: settle has never run, and the answer needs it (the event, or the exposure,
     came late; or neither). `conflicting_events`: several different events of one id, on several dates. `table_changed`: a commit
     that no lane made changed the row. `bronze_changed`: one took the event, or the exposure of the row, out of bronze.
-    `bronze_lost`: that has gone from bronze, and data files of its date are not there. `configuration_changed`: the row is right
+    `bronze_lost`: that has gone from bronze, and data files of its date are not there. `table_lost`: the row is missing, and
+    data files of its date are not there in the table. `configuration_changed`: the row is right
     by a rule that holds for other outcomes."""
 
     LATE_OUTCOME = "late_outcome"
@@ -38,6 +39,7 @@ class Cause(str, Enum):
     TABLE_CHANGED = "table_changed"
     BRONZE_CHANGED = "bronze_changed"
     BRONZE_LOST = "bronze_lost"
+    TABLE_LOST = "table_lost"
     CONFIGURATION_CHANGED = "configuration_changed"
     UNKNOWN = "unknown"
 
@@ -54,11 +56,12 @@ class Pinned:
 
 def with_causes(lake: Lake, differing: DataFrame, pinned: Pinned, rules: Rules, losses: Mapping[str, Losses]) -> DataFrame:
     """`differing` (rows of `diff.compare`, none of them matched) with `cause`, and `detail` where there is more to say. `losses`
-    are those of each stream's bronze."""
+    are those of each stream's bronze, and the data files that are, or were, gone from the attributed table."""
     found = [
         *_conflicts(differing),
         *(_unsettled(lake, differing, pinned) if not pinned.settled else ()),
         *_changed_table(lake, differing, pinned),
+        *_lost_table(lake, differing, losses[lake.attributed]),
         *_changed_bronze(lake, differing, pinned),
         *_lost_bronze(lake, differing, pinned, losses),
         *_other_rules(lake, differing, pinned, rules),
@@ -136,8 +139,18 @@ def _lost_bronze(lake: Lake, differing: DataFrame, pinned: Pinned, losses: Mappi
     for stream, gone, _, time in _without_origin(lake, differing, pinned):
         lost = losses[stream.name]
         if lost.gone:
-            told = f"{stream.name}: {len(lost.gone)} data files are not there, the first is {lost.gone[0]}"
-            yield gone.where(F.to_date(time).isin(*lost.gone_dates)), Cause.BRONZE_LOST, told
+            yield gone.where(F.to_date(time).isin(*lost.gone_dates)), Cause.BRONZE_LOST, _told(stream.name, lost)
+
+
+def _lost_table(lake: Lake, differing: DataFrame, lost: Losses) -> Iterator[_Proof]:
+    """The outcomes without a row, on a date of which the table's data files are gone."""
+    if lost.gone:
+        missing = differing.where(F.col("class") == DiffClass.MISSING.value)
+        yield missing.where(F.col("event_date").isin(*lost.gone_dates)), Cause.TABLE_LOST, _told(lake.attributed, lost)
+
+
+def _told(table: str, lost: Losses) -> str:
+    return f"{table}: {len(lost.gone)} data files are not there, the first is {lost.gone[0]}"
 
 
 def _without_origin(lake: Lake, differing: DataFrame, pinned: Pinned) -> Iterator[tuple[EventStream, DataFrame, Column, Column]]:

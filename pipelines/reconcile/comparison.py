@@ -12,10 +12,12 @@ from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
+from pipelines.events import EventStream
 from pipelines.inforce import rules_in_force
 from pipelines.lake import Lake, at
 from pipelines.reconcile.batch import attribute, outcome_events
 from pipelines.reconcile.causes import Pinned
+from pipelines.reconcile.content import content
 from pipelines.reconcile.diff import DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import HourBooks, account
 from pipelines.reconcile.span import Slice, sampled
@@ -53,7 +55,10 @@ def pin(lake: Lake) -> Pins:
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
     if not (lake.has_grown(exposure, pinned[0]) or lake.has_grown(outcome, pinned[1])):
         pinned = newest
-    everything = settled.all and newest == pinned
+    everything = settled.all and not any(
+        _has_new_events(lake, stream, seen, now)
+        for stream, seen, now in zip((lake.streams.exposure, lake.streams.outcome), pinned, newest, strict=True)
+    )
     return Pins(
         exposure_version=pinned[0],
         outcome_version=pinned[1],
@@ -61,6 +66,15 @@ def pin(lake: Lake) -> Pins:
         bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
         settled=True,
     )
+
+
+def _has_new_events(lake: Lake, stream: EventStream, seen: int, now: int) -> bool:
+    """Whether bronze has events of which a version that was seen has none alike: copies, and rows taken out, are nothing new."""
+    if now <= seen:
+        return False
+    what = content(stream).alias("__what")
+    landed, known = lake.landed_between(stream.name, seen, now).select(what), lake.read(stream.name, seen).select(what)
+    return not landed.join(known, "__what", "left_anti").isEmpty()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +144,7 @@ class Sides:
         time = F.col(outcome.event_time)
         events = self._events(part).persist()
         exposures = self._exposures.where(part.may_be_chosen(self._rules.longest))
-        expected = attribute(events.where(self._final(time)), exposures, streams, self._rules)
+        expected = attribute(events.where(self._final(time)), exposures, streams, self._rules, count=events.count())
         # A row belongs to the comparison by its partition or by its event time: it may have been moved.
         actual = self._explained_later(self._table.where(part.rows(time) & self._final(time)))
         if self.pins.bound is not None:

@@ -82,7 +82,8 @@ def compare(
     )
     judged = pairs.withColumn("columns", differing).withColumn("__placed", _placed(streams))
     # Of several rows of one outcome, the best stands for it; the others are too many.
-    best = Window.partitionBy("__id").orderBy(F.col("__placed").desc(), F.size("columns"), F.xxhash64(F.to_json("stream_row")))
+    whole = F.xxhash64(*(comparable(field, F.col("stream_row").getField(field.name)) for field in actual.schema))
+    best = Window.partitionBy("__id").orderBy(F.col("__placed").desc(), F.size("columns"), whole)
     ranked = judged.withColumn("__nth", F.row_number().over(best))
     same_event = F.col("stream_row").getField(outcome.event_time) == F.col("batch_row").getField(outcome.event_time)
     verdict = (

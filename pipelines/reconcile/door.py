@@ -23,15 +23,18 @@ from pipelines.reconcile.span import Range
 
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
-    """Rows and files of one stream in bronze as it is now. `rows_copied` of them are too many, of whatever files;
-    `files_ingested_twice` are those wholly there again; `rows_unsourced` are of landing files that do not have them, and
-    `rows_misplaced` in a partition that is not their event time's. What it had once and has no more: `data_files_gone`,
-    `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
+    """Rows and files of one stream in bronze as it is now: `accepted` in the dates asked for; `ingested` and `quarantined` (by
+    reason) while those came in, of any date. `files_untold` are not there any more, to be held against. `rows_copied` are too
+    many, of whatever files; `files_ingested_twice` are those wholly there again; `rows_unsourced` are of landing files that do
+    not have them, and `rows_misplaced` in a partition that is not their event time's. What it had once and has no more:
+    `data_files_gone`, `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
     late: int
     files: int
+    files_untold: int
+    ingested: int
     files_ingested_twice: int
     rows_copied: int
     rows_unsourced: int
@@ -51,7 +54,7 @@ class StreamDoor:
     @property
     def quarantine_rate(self) -> float:
         rejected = sum(self.quarantined.values())
-        return rejected / (self.accepted + rejected) if rejected else 0.0
+        return rejected / (self.ingested + rejected) if rejected else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +117,27 @@ class Account:
 def stream_door(
     lake: Lake, stream: EventStream, span: Range, losses: Losses, source: KafkaSource | None, *, misplaced: int
 ) -> StreamDoor:
-    """What bronze (in the dates asked for) and quarantine hold of a stream; offsets are of all dates."""
-    bronze = lake.read(stream.name).where(span.holds(F.col("event_date")))
+    """What bronze (in the dates asked for) and quarantine (of what came in with them) hold of a stream; offsets are of all
+    dates."""
+    rows = lake.read(stream.name)
+    bronze = rows.where(span.holds(F.col("event_date")))
     from_files = F.when(F.col("source_partition").isNull(), F.col("source"))
-    figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files)
-    accepted, late, files = bronze.agg(*figures).collect()[0]
+    came = F.unix_micros("ingest_time")
+    figures = F.count("*"), F.count_if(F.col("late")), F.count_distinct(from_files), F.min(came), F.max(came)
+    accepted, late, files, first, last = bronze.agg(*figures).collect()[0]
     copied = files_twice(bronze, stream, losses.untold)
-    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    rejected, ingested = lake.read("quarantine").where(F.col("stream") == stream.name), accepted
+    if not span.is_open:
+        meanwhile = F.lit(False) if first is None else F.col("ingest_time").between(at(first), at(last))
+        rejected, ingested = rejected.where(meanwhile), rows.where(meanwhile).count()
     reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
     return StreamDoor(
         stream=stream.name,
         accepted=accepted,
         late=late,
         files=files,
+        files_untold=files if losses.untold is None else len(losses.untold),
+        ingested=ingested,
         files_ingested_twice=losses.twice + len(copied),
         rows_copied=sum(losses.copies.values()) + sum(copied.values()),
         rows_unsourced=sum(losses.unsourced.values()),

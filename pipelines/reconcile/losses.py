@@ -61,15 +61,20 @@ class Losses:
         return sum(self.lines.values()) + max(0, self.gone_rows - self.on_gone_dates)
 
     @property
+    def blind(self) -> bool:
+        """Whether bronze has rows of landing files that are not there any more."""
+        return self.untold is None or bool(self.untold)
+
+    @property
     def gone_dates(self) -> set[date]:
         """The event dates (partitions) of the data files that are gone."""
-        return _dates(self.gone)
+        return dates_of(self.gone)
 
 
 def find_losses(lake: Lake, config: Config, stream: EventStream, span: Range, *, deeply: bool) -> Losses:
     """What bronze of a stream lacks, or has too often: data files of all dates; events of the landing files that appeared, or
     were read, since the day before the range, or that have rows in it: of the files whose figures differ, or `deeply` of all."""
-    gone = gone_files(lake, stream)
+    gone = gone_files(lake, stream.name)
     with reading_around(lake, gone):
         told = _held_against_landing(lake, config, stream, Range() if gone else span, gone, deeply=deeply)
         known, readable = (_count(lake, stream, by_log=by_log) for by_log in (True, False)) if gone else (0, 0)
@@ -90,13 +95,13 @@ def reading_around(lake: Lake, gone: Sequence[str]) -> Iterator[None]:
         lake.spark.conf.unset(_IGNORE)
 
 
-def gone_files(lake: Lake, stream: EventStream) -> tuple[str, ...]:
-    """The data files of the table's latest version that are not where its log has them; paths as the log has them, decoded."""
-    depth = len(stream.partition_columns) + 1
-    needed = {_within_table(unquote(path), depth): unquote(path) for path in lake.read(stream.name).inputFiles()}
+def gone_files(lake: Lake, table: str) -> tuple[str, ...]:
+    """The data files of a table's latest version that are not where its log has them; paths as the log has them, decoded."""
+    depth = len(lake.partitions(table)) + 1
+    needed = {_within_table(unquote(path), depth): unquote(path) for path in lake.read(table).inputFiles()}
     if not needed:
         return ()
-    listed = lake.listed(lake.location(stream.name), "*.parquet").select("path").collect()
+    listed = lake.listed(lake.location(table), "*.parquet").select("path").collect()
     there = {_within_table(row["path"], depth) for row in listed}
     return tuple(sorted(path for name, path in needed.items() if name not in there))
 
@@ -152,7 +157,7 @@ def _held_against_landing(
     suspects = [
         path for path in there if location(path) in wanted and (deeply or there[path] != _sum(have.get(path), away.get(path)))
     ]
-    found = _event_for_event(lake, config, stream, suspects, _dates(gone)) if suspects else Losses()
+    found = _event_for_event(lake, config, stream, suspects, dates_of(gone)) if suspects else Losses()
     known = set(map(location, there))
     untold = frozenset(path for path in have if location(path) not in known)
     whole = bool(gone) and wanted <= unwritten(lake, config, stream).keys()
@@ -186,7 +191,8 @@ def _event_for_event(
     )
 
 
-def _dates(gone: Sequence[str]) -> set[date]:
+def dates_of(gone: Sequence[str]) -> set[date]:
+    """The event dates (partitions) of data files."""
     parts = (part for name in gone for part in PurePosixPath(name).parts)
     return {date.fromisoformat(part.split("=", 1)[1]) for part in parts if part.startswith("event_date=")}
 

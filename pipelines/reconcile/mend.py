@@ -4,7 +4,7 @@ have is taken out, what is in another partition is brought back."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from pipelines.config import Config, KafkaSource
+from pipelines.config import Config, FilesSource, KafkaSource
 from pipelines.lake import Lake
 from pipelines.reconcile.copies import take_out_surplus
 from pipelines.reconcile.door import StreamDoor, lost_offsets
@@ -41,6 +41,13 @@ def losses_of(lake: Lake, config: Config, spans: Mapping[str, Range]) -> dict[st
         stream.name: find_losses(lake, config, stream, spans[stream.name], deeply=stream.name in changed)
         for stream in lake.streams.both
     }
+
+
+def unchecked_changes(lake: Lake, config: Config, losses: Mapping[str, Losses]) -> int:
+    """The streams from files whose bronze has been changed by a commit that no lane makes, since the last run over all dates that
+    agreed, while landing files are gone: nothing is left to hold what it has now against."""
+    blind = [name for name, lost in losses.items() if isinstance(config.streams[name].source, FilesSource) and lost.blind]
+    return len(changed_by_hand_since_all_agreed(lake, *blind))
 
 
 def mend(lake: Lake, config: Config, losses: Mapping[str, Losses], doors: Sequence[StreamDoor]) -> Mended:

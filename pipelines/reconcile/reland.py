@@ -8,6 +8,7 @@ shows it.
 
 from collections.abc import Collection
 from contextlib import ExitStack
+from datetime import date
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -42,19 +43,24 @@ def reland(lake: Lake, config: Config, stream: EventStream, losses: Losses, offs
             if not (losses.sources_there and all_back):
                 return None
             others = {row[0] for row in rows.select("event_date").distinct().collect()}
-            _write_anew(lake, stream, rows, sorted(map(str, others | losses.gone_dates)))
+            _write_anew(lake, stream.name, rows, sorted(map(str, others | losses.gone_dates)))
         elif found:
             with mending(lake, stream.name, {"relanded": found}, changes_answers=True):
                 lake.append(stream.name, rows.withColumn("late", F.lit(True)).select(*stream.bronze_schema.names))
         return found
 
 
-def _write_anew(lake: Lake, stream: EventStream, rows: DataFrame, dates: Collection[str]) -> None:
+def let_go(lake: Lake, table: str, dates: Collection[date]) -> None:
+    """Write event dates of a table anew from what can be read of them: so its log no longer names data files that are gone."""
+    _write_anew(lake, table, None, sorted(map(str, dates)))
+
+
+def _write_anew(lake: Lake, table: str, rows: DataFrame | None, dates: Collection[str]) -> None:
     where = on_dates(dates)
-    with mending(lake, stream.name, {"dates": list(dates)}, dates=dates, changes_answers=True):
+    with mending(lake, table, {"dates": list(dates)}, dates=dates, changes_answers=True):
         for attempt in conflict_retries():
             with attempt:
                 # Read within the transaction that replaces it: what lands meanwhile is in neither, and stays.
-                kept = lake.read(stream.name).where(where)
-                writer = kept.unionByName(rows).write.format("delta").mode("overwrite").option("replaceWhere", where)
-                lake.save(writer, stream.name)
+                kept = lake.read(table).where(where)
+                kept = kept if rows is None else kept.unionByName(rows)
+                lake.save(kept.write.format("delta").mode("overwrite").option("replaceWhere", where), table)

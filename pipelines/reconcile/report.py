@@ -23,7 +23,11 @@ from pipelines.schemas import RECONCILIATIONS_SCHEMA
 
 JSON_SCHEMA_VERSION = 1
 _SHOWN_SAMPLES = 50
-REFUSED = "bronze has lost rows that their source no longer has; bring those back first (the door says how many)"
+_LACKS = "bronze has lost rows that their source no longer has; bring those back first (the door says how many)"
+_UNPROVEN = (
+    "somebody has changed bronze, and landing files that would prove it right are not there; bring these back, or set "
+    "reconcile.expectations.unchecked_changes=warn where it is right"
+)
 
 
 def to_dict(run: Reconciliation) -> dict[str, Any]:
@@ -42,6 +46,8 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "differences": run.differences,
         "repaired": run.repaired,
         "repair_refused": run.refused,
+        "unchecked_changes": run.unchecked_changes,
+        "table_files_gone": run.table_files_gone,
         "copies_removed": run.mended.copies,
         "unsourced_removed": run.mended.unsourced,
         "placed": run.mended.placed,
@@ -64,8 +70,10 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
     }
 
 
-def to_json(run: Reconciliation) -> str:
-    return json.dumps(to_dict(run), indent=2, sort_keys=True, default=str)
+def to_json(run: Reconciliation, *, dry_run: bool = False) -> str:
+    """`to_dict` as text; of a dry run with what a repair would do, as `planned`."""
+    plan = {"planned": planned(run)} if dry_run else {}
+    return json.dumps({**to_dict(run), **plan}, indent=2, sort_keys=True, default=str)
 
 
 def told(run: Reconciliation, page: Path) -> dict[str, Any]:
@@ -95,10 +103,14 @@ def to_text(run: Reconciliation) -> str:
         f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
         f"  conflicts  {books.conflicting:,} outcome ids with several different events",
     ]
+    if run.table_files_gone:
+        lines.append(
+            f"  LOST       {run.table_files_gone:,} data files of the table are not there; --repair writes their dates anew"
+        )
     for door in run.doors:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in door.quarantined.items()) or "none"
         rows = f"{door.accepted:,} accepted, {door.late:,} late; quarantined: {reasons}"
-        lines.append(f"  {door.stream:<10} {rows}{_given_up(door)}{_wrong(door)}")
+        lines.append(f"  {door.stream:<10} {rows}{_given_up(door)}{_untold(door)}{_wrong(door)}")
     lines += ["", "  class                        rows"]
     lines += [f"  {name:<24} {count:>8,}" for name, count in run.counts.items()]
     if run.causes:
@@ -108,9 +120,14 @@ def to_text(run: Reconciliation) -> str:
         lines += ["", f"  repaired {run.repaired:,} outcomes ({before})"]
     lines += [line for number, told in _mended(run) if number for line in ("", f"  {told}")]
     if run.refused:
-        lines += ["", f"  NOT REPAIRED: {REFUSED}"]
+        lines += ["", f"  NOT REPAIRED: {_refused(run)}"]
     lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
     return "\n".join(lines)
+
+
+def _refused(run: Reconciliation) -> str:
+    lacking = any(door.rows_lost or door.data_files_gone or door.offsets.missing for door in run.doors)
+    return _LACKS if lacking else _UNPROVEN
 
 
 def _mended(run: Reconciliation) -> list[tuple[int, str]]:
@@ -166,7 +183,7 @@ def to_html(run: Reconciliation) -> str:
         run=data,
         sentence=_verdict_sentence(run),
         sample_sentence=_sample_sentence(run.sampled) if run.sampled else "",
-        refused=REFUSED if run.refused else "",
+        refused=_refused(run) if run.refused else "",
         dates=str(run.range),
         most=most,
         plots=plots(run.hours, run.lateness, run.earlier),
@@ -229,6 +246,11 @@ def _outcome(check: Check) -> str:
 
 def _given_up(door: StreamDoor) -> str:
     return f"; {door.offsets.given_up:,} offsets in accepted gaps" if door.offsets.given_up else ""
+
+
+def _untold(door: StreamDoor) -> str:
+    told = f"{door.files_untold:,} of {door.files:,}"
+    return f"; {told} landing files are not there to be held against" if door.files_untold else ""
 
 
 def _wrong(door: StreamDoor) -> str:

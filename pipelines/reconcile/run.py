@@ -23,10 +23,11 @@ from pipelines.reconcile.diff import DIFFERENCES, DiffClass, HourSummary, added_
 from pipelines.reconcile.door import Account, StreamDoor, stream_door
 from pipelines.reconcile.expectations import Check, load_suites, suites_directory, validate
 from pipelines.reconcile.history import EarlierRun, as_told, earlier_runs, record_repairs
-from pipelines.reconcile.losses import Losses, reading_around
-from pipelines.reconcile.mend import Mended, losses_of, mend
+from pipelines.reconcile.losses import Losses, dates_of, gone_files, reading_around
+from pipelines.reconcile.mend import Mended, losses_of, mend, unchecked_changes
 from pipelines.reconcile.place import misplaced
 from pipelines.reconcile.progress import Part, Progress, forget_progress
+from pipelines.reconcile.reland import let_go
 from pipelines.reconcile.repair import repair
 from pipelines.reconcile.sampling import Sampled
 from pipelines.reconcile.since import mended_since_all_agreed
@@ -51,7 +52,9 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
-    """The result of a run; `verdict` is `agrees`, `repaired` (agrees now) or `differs`."""
+    """The result of a run; `verdict` is `agrees`, `repaired` (agrees now) or `differs`. `unchecked_changes`: streams whose bronze
+    somebody has changed, without the landing files that would prove it right; `table_files_gone`: data files of the attributed
+    table that are not there."""
 
     run_id: str
     started_us: int
@@ -69,6 +72,8 @@ class Reconciliation:
     repaired: int
     mended: Mended
     refused: bool
+    unchecked_changes: int
+    table_files_gone: int
     before_repair: dict[str, int]
     causes: dict[str, int]
     sample: list[dict[str, str]]
@@ -124,7 +129,16 @@ def reconcile(
         losses, doors = _look_at_doors(lake, config, plan.span)
     # From bronze that lacks rows batch has the wrong answer: nothing is repaired by it.
     lacking = any(lost.rows or lost.gone for lost in losses.values()) or any(door.offsets.missing for door in doors)
-    refused = plan.fix and lacking
+    unproven = unchecked_changes(lake, config, losses)
+    refused = plan.fix and (lacking or (unproven > 0 and config.reconcile.expectations.unchecked_changes == "fail"))
+    table = Losses(gone=tuple(path for path in gone_files(lake, lake.attributed) if plan.span.has_any(dates_of([path]))))
+    still_gone = table.gone
+    if table.gone and plan.fix and not refused:
+        say("letting go of the table's lost data files")
+        with reading_around(lake, table.gone):
+            let_go(lake, lake.attributed, table.gone_dates)
+        mended, still_gone = mended + Mended(data_files=len(table.gone)), ()
+    losses = {**losses, lake.attributed: table}
     with reading_around(lake, [path for lost in losses.values() for path in lost.gone]):
         to_do = replace(plan, fix=plan.fix and not refused)
         progress = Progress.of(reports, lake, config, asdict(to_do)) if plan.hourly else None
@@ -148,6 +162,8 @@ def reconcile(
             repaired=total.repaired,
             mended=mended,
             refused=refused,
+            unchecked_changes=unproven,
+            table_files_gone=len(still_gone),
             before_repair=total.before if total.repaired else {},
             causes=total.causes,
             sample=total.sample,

@@ -22,9 +22,9 @@ Versions = Mapping[str, Any]
 
 def since_last(lake: Lake) -> Range:
     """From the earliest date touched since the last run that agreed and had no last date; every date where there is none, or
-    where somebody has changed a table, or bronze lacks a data file, for then nobody knows."""
+    where somebody has changed a table, or one lacks a data file, for then nobody knows."""
     last = last_agreeing(lake, "to_date IS NULL")
-    if last is None or changed_since_all_agreed(lake) or any(gone_files(lake, stream) for stream in lake.streams.both):
+    if last is None or changed_since_all_agreed(lake) or any(gone_files(lake, table) for table in _tables(lake)):
         return Range()
     judged = _judged_to(last)
     if judged is None:
@@ -51,8 +51,11 @@ def mended_since_all_agreed(lake: Lake) -> bool:
 def changed_since(lake: Lake, versions: Versions) -> bool:
     """Whether, since these versions, a commit that no lane makes has touched a table, or reconcile has mended bronze so that
     answers may be others."""
-    tables = (*(stream.name for stream in lake.streams.both), lake.attributed)
-    return bool(_changed_by_hand(lake, versions, tables)) or _mended(lake, versions)
+    return bool(_changed_by_hand(lake, versions, _tables(lake))) or _mended(lake, versions)
+
+
+def _tables(lake: Lake) -> tuple[str, ...]:
+    return (*(stream.name for stream in lake.streams.both), lake.attributed)
 
 
 def _changed_by_hand(lake: Lake, versions: Versions, tables: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Which outcomes a reconciliation is about: event dates, a slice of them, a sample of the ids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import reduce
@@ -33,6 +33,9 @@ class Range:
         bounds = [column >= F.lit(str(self.first)).cast("timestamp")] if self.first else []
         bounds += [column < F.lit(str(self.last + timedelta(days=1))).cast("timestamp")] if self.last else []
         return reduce(lambda a, b: a & b, bounds, F.lit(True))
+
+    def has_any(self, dates: Collection[date]) -> bool:
+        return any((not self.first or self.first <= each) and (not self.last or each <= self.last) for each in dates)
 
     def reaching_back(self, window: timedelta) -> "Range":
         """With the dates before it that a window reaches."""

@@ -1,5 +1,6 @@
 """What a run found, as the frames that the suites of expectations look at, and the thresholds that they refer to."""
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,6 +23,7 @@ def parameters(config: Config) -> dict[str, float | None]:
         "max_differences": config.reconcile.tolerances.max_differences,
         "quarantine_rate_warn": limits.quarantine_rate.warn,
         "quarantine_rate_fail": limits.quarantine_rate.fail,
+        "unchecked_changes_fail": 0 if limits.unchecked_changes == "fail" else None,
         "volume_warn": limits.volume.warn,
         "volume_fail": limits.volume.fail,
     }
@@ -70,10 +72,18 @@ def _summary(run: "Reconciliation") -> dict[str, float]:
         "rows_unsourced": sum(door.rows_unsourced for door in run.doors),
         "rows_misplaced": sum(door.rows_misplaced for door in run.doors),
         "rows_lost": sum(door.rows_lost for door in run.doors),
-        "data_files_gone": sum(door.data_files_gone for door in run.doors),
+        "data_files_gone": run.table_files_gone + sum(door.data_files_gone for door in run.doors),
+        "unchecked_changes": run.unchecked_changes,
+        "dates_empty": _dates_empty(run),
         "offsets_missing": sum(door.offsets.missing for door in run.doors),
         "offsets_ingested_twice": sum(door.offsets.twice for door in run.doors),
     }
+
+
+def _dates_empty(run: "Reconciliation") -> int:
+    """The dates between the first and the last with outcomes that have none, on either side."""
+    dates = {date.fromisoformat(hour.event_date) for hour in run.hours}
+    return (max(dates) - min(dates)).days + 1 - len(dates) if dates else 0
 
 
 def _fullness(hour: HourSummary) -> float:
