@@ -121,7 +121,7 @@ def test_a_data_file_that_is_gone_and_had_copies_only(pipeline: Any) -> None:
     assert (events(pipeline, "playbacks", TOLD), pipeline.attributed()) == (before, truth())
 
 
-def test_data_files_of_the_table_that_are_gone(pipeline: Any) -> None:
+def test_data_files_of_the_table_that_are_gone(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A day of it, by somebody who has tidied up.
     shutil.rmtree(Path(pipeline.lake.path("attributed_playbacks")) / "event_date=2026-01-11")
     found = pipeline.reconcile()
@@ -129,9 +129,18 @@ def test_data_files_of_the_table_that_are_gone(pipeline: Any) -> None:
     assert found.table_files_gone >= 1
     assert "data files of the table are not there" in to_text(found)
     assert since_last(pipeline.lake) == Range()
-    repaired = pipeline.reconcile(fix=True)
-    assert (repaired.verdict, repaired.repaired, repaired.table_files_gone) == ("repaired", len(NEXT), 0)
-    assert repaired.mended.data_files == found.table_files_gone
+    # Of one more date there is another, which nobody has asked for; and the repair does not come to its end.
+    other = next(file for file in data_files(pipeline, "attributed_playbacks") if "2026-01-10" in str(file))
+    rows = pq.read_metadata(other).num_rows
+    other.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "_compare_all", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.reconcile(Range(first=date(2026, 1, 11)), fix=True)
+    assert since_last(pipeline.lake) == Range()
+    repaired = pipeline.reconcile(Range(first=date(2026, 1, 11)), fix=True)
+    assert (repaired.verdict, repaired.repaired, repaired.table_files_gone) == ("repaired", len(NEXT) + rows, 0)
+    assert (repaired.mended.data_files, repaired.causes) == (1, {"table_lost": len(NEXT) + rows})
     assert pipeline.attributed() == truth()
     # The lanes can read it again.
     pipeline.wave(playbacks=[play("more", "2026-01-11T00:40:00Z")])
@@ -150,7 +159,7 @@ def test_copies_in_bronze_hide_no_fault_of_the_table(pipeline: Any) -> None:
     assert (differences(found), found.pins.bound) == ({"missing": 1}, None)
     door = found.doors[0]
     # What came in with the date's rows, and what was refused meanwhile.
-    assert (door.accepted, door.ingested, door.quarantined) == (8, 14, {"not_json": 1})
+    assert (door.accepted, door.quarantined) == (8, {"not_json": 1})
     repaired = pipeline.reconcile(fix=True)
     assert (repaired.verdict, repaired.repaired, repaired.mended.copies) == ("repaired", 1, 7)
     assert pipeline.attributed() == truth()
@@ -167,6 +176,7 @@ def test_changes_of_bronze_that_nothing_can_prove(pipeline: Any) -> None:
     assert (refused.verdict, refused.refused, refused.unchecked_changes) == ("differs", True, 1)
     assert differences(refused) == {"extra": 1}
     assert "NOT REPAIRED: somebody has changed bronze" in to_text(refused)
+    assert planned(refused).startswith("--repair would repair nothing: somebody has changed bronze")
     assert pipeline.attributed() == truth()
     # On purpose: so it is said, and done.
     pipeline.reconfigure("reconcile.expectations.unchecked_changes=warn")
@@ -272,6 +282,7 @@ def test_rows_that_somebody_changed(pipeline: Any, settled_since: bool) -> None:
     assert (found.verdict, f"LOST: {lost} rows; NOT IN THEIR SOURCE: {unsourced} rows" in to_text(found)) == ("differs", True)
     if settled_since:
         pipeline.reconfigure("ingest.earliest_event_time=2000-01-01T00:00:00Z")
+    pipeline.lose_checkpoint("ingest-playbacks")
     repaired = pipeline.reconcile(fix=True)
     assert (repaired.verdict, repaired.mended.relanded, repaired.mended.unsourced, repaired.mended.copies) == (
         "repaired",

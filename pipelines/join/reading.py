@@ -127,6 +127,6 @@ def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:
     if not since.where((F.col("operation") == "WRITE") & (mode != "Append")).isEmpty():
         return False  # reconcile has put back what bronze had lost
     operations = {row[0] for row in since.select("operation").distinct().collect()}
-    # OPTIMIZE leaves the files that it replaces; VACUUM takes them away.
-    rewritten = {"OPTIMIZE", "VACUUM END"} <= operations
+    # OPTIMIZE and REORG leave the files that they replace; VACUUM takes them away.
+    rewritten = "VACUUM END" in operations and operations & {"OPTIMIZE", "REORG"}
     return first <= start and not rewritten and operations <= {*_APPENDS, *NO_DATA_CHANGE}

@@ -16,7 +16,7 @@ from pipelines.events import EventStream
 from pipelines.inforce import Rules
 from pipelines.lake import Lake, is_gone
 from pipelines.reconcile.batch import attribute
-from pipelines.reconcile.commits import ForeignCommit, foreign_commits
+from pipelines.reconcile.commits import ForeignCommit, dates_written_anew, foreign_commits
 from pipelines.reconcile.diff import DiffClass, compare
 from pipelines.reconcile.losses import Losses
 
@@ -29,7 +29,7 @@ class Cause(str, Enum):
     came late; or neither). `conflicting_events`: several different events of one id, on several dates. `table_changed`: a commit
     that no lane made changed the row. `bronze_changed`: one took the event, or the exposure of the row, out of bronze.
     `bronze_lost`: that has gone from bronze, and data files of its date are not there. `table_lost`: the row is missing, and
-    data files of its date are not there in the table. `configuration_changed`: the row is right
+    data files of its date are not there in the table, or were not when a repair began. `configuration_changed`: the row is right
     by a rule that holds for other outcomes."""
 
     LATE_OUTCOME = "late_outcome"
@@ -143,10 +143,15 @@ def _lost_bronze(lake: Lake, differing: DataFrame, pinned: Pinned, losses: Mappi
 
 
 def _lost_table(lake: Lake, differing: DataFrame, lost: Losses) -> Iterator[_Proof]:
-    """The outcomes without a row, on a date of which the table's data files are gone."""
+    """The outcomes without a row, on a date of which the table's data files are gone; or were, when a repair that has not ended
+    wrote it anew."""
+    missing = differing.where(F.col("class") == DiffClass.MISSING.value)
     if lost.gone:
-        missing = differing.where(F.col("class") == DiffClass.MISSING.value)
         yield missing.where(F.col("event_date").isin(*lost.gone_dates)), Cause.TABLE_LOST, _told(lake.attributed, lost)
+    anew = dates_written_anew(lake, lake.attributed)
+    if anew:
+        told = "a repair has let go of data files of this date that were not there"
+        yield missing.where(F.col("event_date").isin(*anew)), Cause.TABLE_LOST, told
 
 
 def _told(table: str, lost: Losses) -> str:

@@ -1,8 +1,10 @@
-"""Commits of a table: those by which reconcile mends bronze, as it marks them, and those that no lane of Rejoin makes."""
+"""Commits of a table: those by which reconcile mends it, as it marks them, and those that no lane of Rejoin makes."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -25,7 +27,7 @@ class ForeignCommit:
 def mending(
     lake: Lake, table: str, told: Mapping[str, Any], *, dates: Collection[str] = (), changes_answers: bool
 ) -> Iterator[None]:
-    """Commits made within say that they mend bronze. With `changes_answers` the answer may be another by them: nothing is held
+    """Commits made within say that they mend a table. With `changes_answers` the answer may be another by them: nothing is held
     against an earlier version any more. Raises LakeError where events land on the `dates` that are read and written too fast for
     any such commit."""
     try:
@@ -47,6 +49,13 @@ def on_dates(dates: Collection[str], prefix: str = "") -> str:
     return f"{prefix}event_date IN ({listed})"
 
 
+def dates_written_anew(lake: Lake, table: str) -> set[date]:
+    """The event dates that reconcile has written anew (`mending`), as far back as the log tells."""
+    mended = lake.history(table, 0).where(F.col("userMetadata").contains(MENDED)).select("userMetadata").collect()
+    told = (json.loads(row["userMetadata"])[MENDED] for row in mended)
+    return {date.fromisoformat(day) for each in told for day in each.get("dates", ())}
+
+
 def foreign_commits(
     lake: Lake, table: str, *, after: int = 0, through: int, appends: bool, limit: int | None = None
 ) -> list[ForeignCommit]:
@@ -59,9 +68,9 @@ def foreign_commits(
     mode = F.col("operationParameters").getItem("mode")
     if appends:
         own = own | F.coalesce(F.col("operation").isin("WRITE", "STREAMING UPDATE") & (mode == "Append"), F.lit(False))
-        own = own | F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
     else:
         own = own | (F.col("operation") == "MERGE")
+    own = own | F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
     rows = history.where(~own).select("version", "operation", "userName", F.unix_micros("timestamp").alias("at"))
     rows = rows.orderBy(F.desc("version"))
     return [

@@ -24,10 +24,10 @@ from pipelines.reconcile.span import Range
 @dataclass(frozen=True, kw_only=True)
 class StreamDoor:
     """Rows and files of one stream in bronze as it is now: `accepted` in the dates asked for; `ingested` and `quarantined` (by
-    reason) while those came in, of any date. `files_untold` are not there any more, to be held against. `rows_copied` are too
-    many, of whatever files; `files_ingested_twice` are those wholly there again; `rows_unsourced` are of landing files that do
-    not have them, and `rows_misplaced` in a partition that is not their event time's. What it had once and has no more:
-    `data_files_gone`, `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
+    reason) on those dates or while those came in, of any event date. `files_untold` are not there any more, to be held against.
+    `rows_copied` are too many, of whatever files; `files_ingested_twice` are those wholly there again; `rows_unsourced` are of
+    landing files that do not have them, and `rows_misplaced` in a partition that is not their event time's. What it had once and
+    has no more: `data_files_gone`, `rows_lost`, `files_incomplete` (landing files); of Kafka, what all offsets say."""
 
     stream: str
     accepted: int
@@ -128,7 +128,10 @@ def stream_door(
     copied = files_twice(bronze, stream, losses.untold)
     rejected, ingested = lake.read("quarantine").where(F.col("stream") == stream.name), accepted
     if not span.is_open:
-        meanwhile = F.lit(False) if first is None else F.col("ingest_time").between(at(first), at(last))
+        # On the dates themselves too: where all is refused nothing comes in.
+        meanwhile = span.holds_time(F.col("ingest_time"))
+        if first is not None:
+            meanwhile = meanwhile | F.col("ingest_time").between(at(first), at(last))
         rejected, ingested = rejected.where(meanwhile), rows.where(meanwhile).count()
     reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
     return StreamDoor(

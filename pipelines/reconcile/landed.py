@@ -105,8 +105,14 @@ def _quarantined_ids(lake: Lake, stream: EventStream, files: Collection[str]) ->
 
 
 def unwritten(lake: Lake, config: Config, stream: EventStream) -> dict[str, int]:
-    """The landing files that nobody has written since ingest has read them: by `location`, the time of their last change in
-    milliseconds."""
+    """The landing files that nobody has written since ingest has read them, by its checkpoint: by `location`, the time of their
+    last change in milliseconds."""
+    now, then = _changed(lake, config, stream)
+    return dict(now.items() & then)
+
+
+def _changed(lake: Lake, config: Config, stream: EventStream) -> tuple[dict[str, int], set[tuple[str, int]]]:
+    """When each landing file was last changed (milliseconds), by `location`; and when it had been, when ingest read it."""
     source = config.streams[stream.name].source
     assert isinstance(source, FilesSource)
     there = lake.listed(resolve(source.path, f"streams.{stream.name}.source.path"), FILE_NAMES)
@@ -118,12 +124,15 @@ def unwritten(lake: Lake, config: Config, stream: EventStream) -> dict[str, int]
             read.select("source", F.unix_millis("modified")),
         )
     )
-    return dict(now & then)
+    return dict(now), then
 
 
 def _as_read(lake: Lake, config: Config, stream: EventStream, files: Collection[str]) -> DataFrame:
-    """Those of the files that are `unwritten`: `source`, `__modified`."""
-    modified = unwritten(lake, config, stream)
+    """Those of the files that are as ingest has read them, or of which its checkpoint, which has begun anew, does not know:
+    `source`, `__modified`."""
+    now, then = _changed(lake, config, stream)
+    known = {path for path, _ in then}
+    modified = {path: at for path, at in now.items() if (path, at) in then or path not in known}
     unchanged = [(file, modified[location(file)]) for file in files if location(file) in modified]
     found = lake.spark.createDataFrame(unchanged, "source string, at bigint")
     return found.select("source", F.timestamp_millis("at").alias("__modified"))

@@ -143,6 +143,8 @@ def _mended(run: Reconciliation) -> list[tuple[int, str]]:
 
 def planned(run: Reconciliation) -> str:
     """What a repair of what was found would do, in one line."""
+    if run.unchecked_changes and run.configuration["expectations"]["unchecked_changes"] == "fail":
+        return f"--repair would repair nothing: {_UNPROVEN}"
     outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
     lost = _by_stream(run, lambda door: door.rows_lost or door.offsets.missing)
     steps = {
@@ -150,6 +152,7 @@ def planned(run: Reconciliation) -> str:
         "take copied rows out of bronze ({})": _by_stream(run, lambda door: door.rows_copied + door.offsets.twice),
         "take rows out of bronze that their source does not have ({})": _by_stream(run, lambda door: door.rows_unsourced),
         "bring rows of bronze back to their partition ({})": _by_stream(run, lambda door: door.rows_misplaced),
+        "write the dates of the table's lost data files ({}) anew": f"{run.table_files_gone:,}" if run.table_files_gone else "",
     }
     parts = [step.format(rows) for step, rows in steps.items() if rows]
     copies_only = len(parts) == 1 and not lost and "copied" in parts[0]
@@ -249,8 +252,7 @@ def _given_up(door: StreamDoor) -> str:
 
 
 def _untold(door: StreamDoor) -> str:
-    told = f"{door.files_untold:,} of {door.files:,}"
-    return f"; {told} landing files are not there to be held against" if door.files_untold else ""
+    return f"; {door.files_untold:,} landing files are not there to be held against" if door.files_untold else ""
 
 
 def _wrong(door: StreamDoor) -> str:

@@ -131,14 +131,15 @@ def reconcile(
     lacking = any(lost.rows or lost.gone for lost in losses.values()) or any(door.offsets.missing for door in doors)
     unproven = unchecked_changes(lake, config, losses)
     refused = plan.fix and (lacking or (unproven > 0 and config.reconcile.expectations.unchecked_changes == "fail"))
-    table = Losses(gone=tuple(path for path in gone_files(lake, lake.attributed) if plan.span.has_any(dates_of([path]))))
-    still_gone = table.gone
-    if table.gone and plan.fix and not refused:
+    table = Losses(gone=gone_files(lake, lake.attributed))
+    # Rows of other dates are read too, but these are judged and repaired when somebody asks for them.
+    ours = [path for path in table.gone if plan.span.has_any(dates_of([path]))]
+    losses = {**losses, lake.attributed: table}
+    if ours and plan.fix and not refused:
         say("letting go of the table's lost data files")
         with reading_around(lake, table.gone):
-            let_go(lake, lake.attributed, table.gone_dates)
-        mended, still_gone = mended + Mended(data_files=len(table.gone)), ()
-    losses = {**losses, lake.attributed: table}
+            let_go(lake, lake.attributed, dates_of(ours))
+        mended, ours = mended + Mended(data_files=len(ours)), []
     with reading_around(lake, [path for lost in losses.values() for path in lost.gone]):
         to_do = replace(plan, fix=plan.fix and not refused)
         progress = Progress.of(reports, lake, config, asdict(to_do)) if plan.hourly else None
@@ -163,7 +164,7 @@ def reconcile(
             mended=mended,
             refused=refused,
             unchecked_changes=unproven,
-            table_files_gone=len(still_gone),
+            table_files_gone=len(ours),
             before_repair=total.before if total.repaired else {},
             causes=total.causes,
             sample=total.sample,

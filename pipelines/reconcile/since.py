@@ -44,7 +44,7 @@ def changed_by_hand_since_all_agreed(lake: Lake, *tables: str) -> list[str]:
 
 
 def mended_since_all_agreed(lake: Lake) -> bool:
-    """Whether reconcile has mended bronze since then, so that answers may be others."""
+    """Whether reconcile has mended bronze since then, so that answers may be others, or has let go of rows of the table."""
     return _mended(lake, _all_agreed_on(lake))
 
 
@@ -69,7 +69,7 @@ def _changed_by_hand(lake: Lake, versions: Versions, tables: Iterable[str]) -> l
 
 def _mended(lake: Lake, versions: Versions) -> bool:
     after = _by_table(lake, versions)
-    return any(lake.last_relanded(stream.name, after[stream.name]) > after[stream.name] for stream in lake.streams.both)
+    return any(lake.last_relanded(table, after[table]) > after[table] for table in _tables(lake))
 
 
 def _all_agreed_on(lake: Lake) -> Versions:

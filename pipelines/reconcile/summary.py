@@ -82,6 +82,8 @@ def _summary(run: "Reconciliation") -> dict[str, float]:
 
 def _dates_empty(run: "Reconciliation") -> int:
     """The dates between the first and the last with outcomes that have none, on either side."""
+    if run.sampled:
+        return 0  # nobody knows
     dates = {date.fromisoformat(hour.event_date) for hour in run.hours}
     return (max(dates) - min(dates)).days + 1 - len(dates) if dates else 0
 
