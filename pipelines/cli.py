@@ -82,7 +82,8 @@ def demo(
         overrides = _demo_overrides(directory, conf, broker.servers if broker else None)
         config = _configuration(conf, [*overrides, *(sets or [])])
         settings = keep_settings(config, directory)
-        code = run_demo(_lake(config, debug), config, seed, impressions, playbacks, waves, settings)
+        options = f"{f'--conf {conf} ' if conf else ''}--set @{settings}" if settings else ""
+        code = run_demo(_lake(config, debug), config, seed, impressions, playbacks, waves, options)
     raise typer.Exit(code)
 
 

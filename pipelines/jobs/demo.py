@@ -29,10 +29,9 @@ SETTINGS = "settings.yml"
 """In the demo's directory: where its lake and its landing files are, for `--set @FILE` of other commands."""
 
 
-def run_demo(
-    lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int, settings: Path | None = None
-) -> int:
-    """Run the demo in a directory that is `clear`; the exit code of its reconciliation. It ends by naming the `settings`."""
+def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int, options: str = "") -> int:
+    """Run the demo in a directory that is `clear`; the exit code of its reconciliation. It ends by naming the `options` by which
+    other commands go on with its lake, if any."""
     console = Console()
     day = (datetime.now(timezone.utc) - timedelta(days=2)).date()
     model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
@@ -54,8 +53,8 @@ def run_demo(
         result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
         progress.update(task, description="done", completed=count * 3 + 2)
     _summary(console, lake, config, lines, result, page)
-    if settings:
-        console.print(f"go on:  .venv/bin/rejoin status --set @{settings}   (or reconcile, show, explain, ...)", soft_wrap=True)
+    if options:
+        console.print(f"go on:  .venv/bin/rejoin status {options}   (or reconcile, show, explain, ...)", soft_wrap=True)
     return 0 if result.agrees else 1
 
 
@@ -84,13 +83,13 @@ def clear(directory: Path) -> None:
 
 def keep_settings(config: Config, directory: Path) -> Path | None:
     """Write the demo's `SETTINGS`; None where its events come from a broker, which is gone when it ends."""
-    if any(isinstance(stream.source, KafkaSource) for stream in config.streams.values()):
-        return None
-    sources = {
-        name: {"source": {"format": "files", "path": str((directory / "landing" / name).absolute())}} for name in config.streams
-    }
+    streams = {}
+    for name, stream in config.streams.items():
+        if isinstance(stream.source, KafkaSource):
+            return None
+        streams[name] = {"source": {"format": "files", "path": str(Path(stream.source.path).absolute())}}
     file = directory / SETTINGS
-    file.write_text(yaml.safe_dump({"lake": str((directory / "lake").absolute()), "streams": sources}), encoding="utf-8")
+    file.write_text(yaml.safe_dump({"lake": str(Path(config.lake).absolute()), "streams": streams}), encoding="utf-8")
     return file
 
 
