@@ -22,13 +22,13 @@ _CORRUPT = "corrupt"
 
 
 def local_session(name: str, memory: str, settings: dict[str, str]) -> SparkSession:
-    """A session on two cores and loopback, in UTC, with Delta and the JARs that scripts/setup fetched."""
+    """A session on two cores and loopback, in UTC, with Delta and the JARs that scripts/setup fetched; tuned as Rejoin's own."""
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     folder = Path(os.environ.get("REJOIN_JARS") or Path(sys.prefix) / "rejoin-jars")
     log4j = Path(__file__).with_name("log4j2.properties")
     conf = {
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} -XX:+UseParallelGC",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -36,7 +36,7 @@ def local_session(name: str, memory: str, settings: dict[str, str]) -> SparkSess
         "spark.jars": ",".join(str(file) for file in sorted(folder.glob("*.jar"))),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",
         **settings,
