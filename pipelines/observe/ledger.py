@@ -95,7 +95,7 @@ class Ledger:
     def entries(self, query: str, where: str = "true") -> list[dict[str, Any]]:
         """The entries of `query` that satisfy a SQL condition, as `last` gives them, the latest last."""
         rows = self.lake.read("ledger").where(F.col("query") == query).where(where)
-        return _entries(rows.orderBy("finished_at", "run_id"))
+        return _entries(rows, "finished_at", "run_id")
 
     def since(self, times: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
         """The entries of each query that finished after its time (microseconds), as `last` gives them, the latest last."""
@@ -105,7 +105,7 @@ class Ledger:
             (F.col("query") == query) & (F.col("finished_at") > at(time)) & (F.col("run_date") >= F.to_date(at(time)))
             for query, time in times.items()
         ]
-        found = _entries(self.lake.read("ledger").where(reduce(or_, wanted)).orderBy("finished_at", "batch"))
+        found = _entries(self.lake.read("ledger").where(reduce(or_, wanted)), "finished_at", "batch")
         return {query: [entry for entry in found if entry["query"] == query] for query in times}
 
     def latest(self, queries: Sequence[str]) -> dict[str, dict[str, Any] | None]:
@@ -129,10 +129,12 @@ def _row_schema(names: Iterable[str]) -> StructType:
     return StructType([StructField(n, StringType() if n in text else LongType()) for n in names])
 
 
-def _entries(rows: DataFrame) -> list[dict[str, Any]]:
+def _entries(rows: DataFrame, *order: str) -> list[dict[str, Any]]:
+    """Decoded; in the order of these columns, nulls first: they are few, and a sort in Spark would cost jobs of its own."""
     for name in _TIMES:
         rows = rows.withColumn(name, F.unix_micros(name))
-    return [_decoded(row.asDict()) for row in rows.collect()]
+    found = [_decoded(row.asDict()) for row in rows.collect()]
+    return sorted(found, key=lambda entry: [(entry[name] is not None, entry[name]) for name in order])
 
 
 def _plain(value: Any) -> Any:

@@ -153,6 +153,7 @@ class Sides:
         actual = self._explained_later(self._table.where(part.rows(time) & self._final(time)))
         if self.pins.bound is not None:
             actual = actual.unionByName(self._moved_beyond(events.where(self._final(time))))
+        actual = actual.persist()
         compared = self._judged(expected, actual).withColumn("counts", F.lit(True)).persist()
         held = [compared]
         if not part.is_everything or self.pins.bound is not None:
@@ -163,6 +164,7 @@ class Sides:
             held += [strangers, compared]
         hours = summarise(compared.where("counts"))
         books, conflicting = account(events, actual, streams, self._final(time))
+        actual.unpersist()
         events.unpersist()
         return Comparison(compared=compared, hours=hours, books=books, conflicting=conflicting, _held=tuple(held))
 

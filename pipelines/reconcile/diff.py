@@ -124,10 +124,10 @@ def summarise(compared: DataFrame) -> list[HourSummary]:
         .agg(F.count("*").alias("rows"))
     )
     columns: dict[tuple[str, int], dict[str, int]] = {}
-    for row in by_column.orderBy("column").collect():
+    for row in sorted(by_column.collect(), key=lambda row: row["column"]):
         columns.setdefault((str(row["event_date"]), row["hour"]), {})[row["column"]] = row["rows"]
     classes: dict[tuple[str, int], list[Row]] = {}
-    for row in by_class.orderBy("event_date", "hour", "class").collect():
+    for row in sorted(by_class.collect(), key=lambda row: (str(row["event_date"]), row["hour"], row["class"])):
         classes.setdefault((str(row["event_date"]), row["hour"]), []).append(row)
     return [
         HourSummary(

@@ -133,7 +133,7 @@ def stream_door(
         if first is not None:
             meanwhile = meanwhile | F.col("ingest_time").between(at(first), at(last))
         rejected, ingested = rejected.where(meanwhile), rows.where(meanwhile).count()
-    reasons = rejected.groupBy("reason").count().orderBy("reason").collect()
+    reasons = sorted(rejected.groupBy("reason").count().collect())
     return StreamDoor(
         stream=stream.name,
         accepted=accepted,
@@ -313,7 +313,7 @@ def account(outcomes: DataFrame, table: DataFrame, streams: Streams, final: Colu
         F.count_if(~final).alias("pending"),
         F.count_if(F.col("__versions") > 1).alias("conflicting"),
     )
-    rows = counted.orderBy("date", "hour").collect()
+    rows = sorted(counted.collect(), key=lambda row: (str(row["date"]), row["hour"]))
     names = ("landed", "attributed", "pending")
     books = (HourBooks(event_date=r["date"], hour=r["hour"], **{name: r[name] for name in names}) for r in rows)
     return list(books), sum(r["conflicting"] for r in rows)
