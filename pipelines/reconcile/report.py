@@ -143,7 +143,7 @@ def _mended(run: Reconciliation) -> list[tuple[int, str]]:
 
 def planned(run: Reconciliation) -> str:
     """What a repair of what was found would do, in one line."""
-    if run.unchecked_changes and run.configuration["expectations"]["unchecked_changes"] == "fail":
+    if run.unproven:
         return f"--repair would repair nothing: {_UNPROVEN}"
     outcomes = ", ".join(f"{name} {count:,}" for name, count in run.counts.items() if count and name != "matched")
     lost = _by_stream(run, lambda door: door.rows_lost or door.offsets.missing)

@@ -53,8 +53,8 @@ class Plan:
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
     """The result of a run; `verdict` is `agrees`, `repaired` (agrees now) or `differs`. `unchecked_changes`: streams whose bronze
-    somebody has changed, without the landing files that would prove it right; `table_files_gone`: data files of the attributed
-    table that are not there."""
+    somebody has changed, without the landing files that would prove it right; `unproven`: whether that refuses a repair;
+    `table_files_gone`: data files of the attributed table that are not there."""
 
     run_id: str
     started_us: int
@@ -73,6 +73,7 @@ class Reconciliation:
     mended: Mended
     refused: bool
     unchecked_changes: int
+    unproven: bool
     table_files_gone: int
     before_repair: dict[str, int]
     causes: dict[str, int]
@@ -129,8 +130,9 @@ def reconcile(
         losses, doors = _look_at_doors(lake, config, plan.span)
     # From bronze that lacks rows batch has the wrong answer: nothing is repaired by it.
     lacking = any(lost.rows or lost.gone for lost in losses.values()) or any(door.offsets.missing for door in doors)
-    unproven = unchecked_changes(lake, config, losses)
-    refused = plan.fix and (lacking or (unproven > 0 and config.reconcile.expectations.unchecked_changes == "fail"))
+    unchecked = unchecked_changes(lake, config, losses)
+    unproven = unchecked > 0 and config.reconcile.expectations.unchecked_changes == "fail"
+    refused = plan.fix and (lacking or unproven)
     table = Losses(gone=gone_files(lake, lake.attributed))
     # Rows of other dates are read too, but these are judged and repaired when somebody asks for them.
     ours = [path for path in table.gone if plan.span.has_any(dates_of([path]))]
@@ -163,7 +165,8 @@ def reconcile(
             repaired=total.repaired,
             mended=mended,
             refused=refused,
-            unchecked_changes=unproven,
+            unchecked_changes=unchecked,
+            unproven=unproven,
             table_files_gone=len(ours),
             before_repair=total.before if total.repaired else {},
             causes=total.causes,
