@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 REJOIN = Path(sys.executable).parent / "rejoin"
 PATIENCE_SECONDS = 300
 
-# They live for seconds: most of what they would compile well, they would not run often. With one compiler alone, Java keeps 48 MiB
+# They live for seconds: most of what they would compile well, they would not run often. With one compiler alone, Java has 48 MiB
 # for compiled code, which a run of a minute fills; it then says so on standard output, and compiles no more.
 _QUICK = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"}
 
