@@ -79,7 +79,7 @@ def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
         "spark.sql.shuffle.partitions": str(partitions),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "2",
         # Three queries share one driver: each gets its turn.
         "spark.scheduler.mode": "FAIR",
         "spark.redaction.regex": _HIDDEN,

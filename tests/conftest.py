@@ -58,10 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     settings = SparkConfig(master="local[2]", shuffle_partitions=2, driver_memory="4g", conf=FOR_FEW_ROWS)
-    # A JVM that runs all of Spark's code for an hour: nothing of that compiled twice, and no garbage collector beside the two
-    # cores' work. Not for the processes that tests start.
+    # A JVM that runs all of Spark's code for an hour: nothing of that compiled twice. Not for the processes that tests start.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JDK_JAVA_OPTIONS", "-XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m")
+        patch.setenv("JDK_JAVA_OPTIONS", "-XX:ReservedCodeCacheSize=512m")
         session = spark_session(settings)
     _forget_what_no_test_needs(session)
     yield session

@@ -36,7 +36,7 @@ def local_session(name: str, memory: str, settings: dict[str, str]) -> SparkSess
         "spark.jars": ",".join(str(file) for file in sorted(folder.glob("*.jar"))),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",
         **settings,
