@@ -9,8 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -44,6 +44,8 @@ _SEMANTIC = {
 _HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
 _HIDING = {"spark.sql.redaction.options.regex": f"{_HIDDEN}|url"}
 
+_INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+
 
 def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
     """The session of this process, started when there is none. Raises RejoinError where Java or Delta is missing."""
@@ -58,10 +60,38 @@ def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -
     return session
 
 
+@contextmanager
+def set_within(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Within, the session has these settings; then those of before. They are of all its threads: for a session, or a plan, that
+    one thread has to itself."""
+    before = {key: session.conf.get(key, None) for key in settings}
+    try:
+        for key, value in settings.items():
+            session.conf.set(key, value)
+        yield
+    finally:
+        for key, earlier in before.items():
+            if earlier is None:
+                session.conf.unset(key)
+            else:
+                session.conf.set(key, earlier)
+
+
+def interpreted(session: SparkSession) -> AbstractContextManager[None]:
+    """Within, plans are interpreted and not compiled: for few rows, writing the code of a plan costs more than running it, and
+    Delta's plans over a table's log are wide. What they answer is the same. On Databricks, whose plans another engine runs, and
+    behind Spark Connect nothing changes."""
+    return nullcontext() if _remote() else set_within(session, _INTERPRETED)
+
+
 def _managed_elsewhere() -> bool:
     """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
-    markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
-    return any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
+    return "PYSPARK_GATEWAY_PORT" in os.environ or _remote() or SparkSession.getActiveSession() is not None
+
+
+def _remote() -> bool:
+    """Whether this runs on Databricks, or behind Spark Connect."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ or "SPARK_REMOTE" in os.environ
 
 
 def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
@@ -80,6 +110,9 @@ def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.snapshotPartitions": "2",
+        # A pipeline that runs has more than Spark's 100 pieces of generated code in each round of its micro-batches: all of them
+        # were compiled anew in each.
+        "spark.sql.codegen.cache.maxEntries": "2000",
         # Three queries share one driver: each gets its turn.
         "spark.scheduler.mode": "FAIR",
         "spark.redaction.regex": _HIDDEN,

@@ -14,8 +14,8 @@ may take an exposure away again.
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 
 from pipelines.events import Streams
 from pipelines.lake import Lake, at, column_list, conflict_retries
+from pipelines.session import set_within
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -134,17 +135,9 @@ def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: st
     return int(row.get("num_inserted_rows") or 0), int(row.get("num_updated_rows") or 0)
 
 
-@contextmanager
-def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> Iterator[None]:
+def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> AbstractContextManager[None]:
     """Commits made within carry `metadata` as JSON. The setting is the session's: one lane, one session."""
-    if metadata is None:
-        yield
-        return
-    spark.conf.set(USER_METADATA, json.dumps(metadata, sort_keys=True))
-    try:
-        yield
-    finally:
-        spark.conf.unset(USER_METADATA)
+    return set_within(spark, {} if metadata is None else {USER_METADATA: json.dumps(metadata, sort_keys=True)})
 
 
 def _assignments(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from pipelines.ingest import door
 from pipelines.jobs.rebuild import rebuild
 from pipelines.lake import Lake
 from pipelines.reconcile.span import Range
@@ -166,3 +167,20 @@ def test_a_micro_batch_of_heartbeats_only_evicts_outcomes_without_a_key(replay: 
     pipeline.join()
     pipeline.join()
     assert pipeline.answers() == {"p1": (None, "join"), "p2": ("i1", "join")}
+
+
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_small_micro_batches_land_the_same_interpreted_and_compiled(
+    replay: Any, compiled: None, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(door, "_FEW_ROWS", few)
+    impressions = [shown("i1", "11:50"), shown("i2", "11:55"), shown("late", "10:00")]
+    playbacks = [play("p1", "12:00"), play("p2", "12:01", who=None), play("p3", "12:02", who="nobody")]
+    pipeline = replay()
+    pipeline.wave(impressions[:2], [*playbacks, {"playback_id": "broken"}])
+    pipeline.wave(impressions[2:])
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
+    assert [r["late"] for r in sorted(pipeline.rows("impressions"), key=lambda r: r["impression_id"])] == [False, False, True]
+    assert [(r["reason"], r["stream"]) for r in pipeline.rows("quarantine")] == [("missing_required", "playbacks")]
+    assert sum(r["rows_out"] for r in pipeline.rows("ledger") if r["query"].startswith("ingest:")) == 6

@@ -1,8 +1,11 @@
-"""How a local session's JVM is started."""
+"""How a local session's JVM is started, and settings that hold for a while."""
 
 import pytest
+from pyspark.sql import SparkSession
 
-from pipelines.session import _collector
+from pipelines.session import _collector, interpreted, set_within
+
+WHOLE_STAGE = "spark.sql.codegen.wholeStage"
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +24,36 @@ def test_the_parallel_collector_where_nothing_else_is_asked_for(monkeypatch: pyt
 def test_one_that_the_environment_asks_for_stays_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "-Xss4m -XX:+UseZGC -Dx=y")
     assert _collector() == ""
+
+
+def test_settings_hold_within_and_are_those_of_before_behind(spark: SparkSession) -> None:
+    key, unset = "spark.sql.files.ignoreMissingFiles", "rejoin.test.unset"
+    before = spark.conf.get(key)
+    with set_within(spark, {key: "true", unset: "1"}):
+        with set_within(spark, {key: "true"}):
+            pass
+        assert (spark.conf.get(key), spark.conf.get(unset)) == ("true", "1")
+    assert (spark.conf.get(key), spark.conf.get(unset, None)) == (before, None)
+
+
+def test_settings_are_those_of_before_after_a_failure_too(spark: SparkSession) -> None:
+    before = spark.conf.get(WHOLE_STAGE)
+    with pytest.raises(ZeroDivisionError), set_within(spark, {WHOLE_STAGE: "true" if before == "false" else "false"}):
+        raise ZeroDivisionError
+    assert spark.conf.get(WHOLE_STAGE) == before
+
+
+def test_plans_are_interpreted_within(spark: SparkSession) -> None:
+    with set_within(spark, {WHOLE_STAGE: "true"}):
+        with interpreted(spark):
+            assert spark.conf.get(WHOLE_STAGE) == "false"
+        assert spark.conf.get(WHOLE_STAGE) == "true"
+
+
+@pytest.mark.parametrize("name", ["DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE"])
+def test_nothing_is_interpreted_where_another_engine_runs_plans(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with set_within(spark, {WHOLE_STAGE: "true"}), interpreted(spark):
+        assert spark.conf.get(WHOLE_STAGE) == "true"

@@ -26,6 +26,7 @@ from pipelines.lake import Lake, at
 from pipelines.observe.ledger import Entry, Ledger
 from pipelines.observe.phases import note
 from pipelines.observe.progress import ProgressReader
+from pipelines.session import interpreted
 from pipelines.sink import AttributedSink
 
 STATE_PROVIDERS = {
@@ -150,7 +151,8 @@ def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: b
 
     def write(candidates: DataFrame, batch: int) -> None:
         here = sink.lake.with_session(candidates.sparkSession)
-        require_in_force(here, here.config)
+        with interpreted(here.spark):
+            require_in_force(here, here.config)
         written = AttributedSink(here).write(candidates, lane="join")
         note(identity, batch, {"resolve": written.seconds - written.merge_seconds, "merge": written.merge_seconds})
 

@@ -7,8 +7,8 @@ for the table's own log, which knows how many rows its data files have.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import reduce
@@ -29,6 +29,7 @@ from pipelines.reconcile.content import id_in_text, payload_text
 from pipelines.reconcile.landed import held_against_files, location, unwritten
 from pipelines.reconcile.span import Range
 from pipelines.references import resolve
+from pipelines.session import set_within
 
 _IGNORE = "spark.sql.files.ignoreMissingFiles"
 _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
@@ -81,18 +82,10 @@ def find_losses(lake: Lake, config: Config, stream: EventStream, span: Range, *,
         return replace(told, gone=gone, gone_rows=known - readable)
 
 
-@contextmanager
-def reading_around(lake: Lake, gone: Sequence[str]) -> Iterator[None]:
+def reading_around(lake: Lake, gone: Sequence[str]) -> AbstractContextManager[None]:
     """Within, tables are read as far as their data files are there, if any are known to be `gone`. The setting is the
     session's."""
-    if not gone:
-        yield
-        return
-    lake.spark.conf.set(_IGNORE, "true")
-    try:
-        yield
-    finally:
-        lake.spark.conf.unset(_IGNORE)
+    return set_within(lake.spark, {_IGNORE: "true"} if gone else {})
 
 
 def gone_files(lake: Lake, table: str) -> tuple[str, ...]:
@@ -113,15 +106,8 @@ def _within_table(path: str, depth: int) -> str:
 
 def _count(lake: Lake, stream: EventStream, *, by_log: bool) -> int:
     """The table's rows: how many its log says that there are, without a look at any data file; or how many can be read."""
-    before = lake.spark.conf.get(_COUNT_BY_LOG, None)
-    lake.spark.conf.set(_COUNT_BY_LOG, str(by_log).lower())
-    try:
+    with set_within(lake.spark, {_COUNT_BY_LOG: str(by_log).lower()}):
         return lake.read(stream.name).count()
-    finally:
-        if before is None:
-            lake.spark.conf.unset(_COUNT_BY_LOG)
-        else:
-            lake.spark.conf.set(_COUNT_BY_LOG, before)
 
 
 def _held_against_landing(
