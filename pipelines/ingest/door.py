@@ -40,7 +40,7 @@ from pipelines.session import interpreted
 # One lock a stream and process: between two commits of a stream its door can be held shut. In the module, not in the Door,
 # because Spark Connect pickles a `foreachBatch` function.
 _LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
-# A micro-batch of up to so many lines is written sooner by interpreted plans.
+# A micro-batch of up to so many lines takes less time written by interpreted plans.
 _FEW_ROWS = 10_000
 # What a line came from: a file, or a place in Kafka.
 ORIGIN = ("source", "source_partition", "source_offset", "source_time")
@@ -125,7 +125,9 @@ class Door:
             figures = self._figures(rows, watermark)
             self.still_there()
             laps.lap("read")
-            with interpreted(lake.spark) if figures["rows_in"] <= _FEW_ROWS else nullcontext():
+            # A replay is held against all that has landed.
+            few = figures["rows_in"] <= _FEW_ROWS and not again
+            with interpreted(lake.spark) if few else nullcontext():
                 if figures["rows_quarantined"]:
                     self._append(lake, "quarantine", quarantined(rows, self.stream, batch_id), batch_id, again=again)
                     laps.lap("quarantine")
