@@ -79,19 +79,21 @@ def set_within(session: SparkSession, settings: Mapping[str, str]) -> Iterator[N
 
 def interpreted(session: SparkSession) -> AbstractContextManager[None]:
     """Within, plans are interpreted and not compiled: for few rows, writing the code of a plan costs more than running it, and
-    Delta's plans over a table's log are wide. What they answer is the same. On Databricks, whose plans another engine runs, and
-    behind Spark Connect nothing changes."""
-    return nullcontext() if _remote() else set_within(session, _INTERPRETED)
+    Delta's plans over a table's log are wide. What they answer is the same. Nothing changes on Databricks, whose plans another
+    engine runs, nor behind Spark Connect, where all micro-batches have one session."""
+    elsewhere = behind_connect(session) or "DATABRICKS_RUNTIME_VERSION" in os.environ
+    return nullcontext() if elsewhere else set_within(session, _INTERPRETED)
+
+
+def behind_connect(session: SparkSession) -> bool:
+    """Whether the session is a client's of Spark Connect."""
+    return "connect" in type(session).__module__
 
 
 def _managed_elsewhere() -> bool:
     """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ or _remote() or SparkSession.getActiveSession() is not None
-
-
-def _remote() -> bool:
-    """Whether this runs on Databricks, or behind Spark Connect."""
-    return "DATABRICKS_RUNTIME_VERSION" in os.environ or "SPARK_REMOTE" in os.environ
+    markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
+    return any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
 
 
 def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:

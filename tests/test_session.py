@@ -6,6 +6,7 @@ from pyspark.sql import SparkSession
 from pipelines.session import _collector, interpreted, set_within
 
 WHOLE_STAGE = "spark.sql.codegen.wholeStage"
+COMPILED = {WHOLE_STAGE: "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +45,19 @@ def test_settings_are_those_of_before_after_a_failure_too(spark: SparkSession) -
 
 
 def test_plans_are_interpreted_within(spark: SparkSession) -> None:
-    with set_within(spark, {WHOLE_STAGE: "true"}):
+    with set_within(spark, COMPILED):
         with interpreted(spark):
-            assert spark.conf.get(WHOLE_STAGE) == "false"
-        assert spark.conf.get(WHOLE_STAGE) == "true"
+            assert [spark.conf.get(key) for key in COMPILED] == ["false", "NO_CODEGEN"]
+        assert [spark.conf.get(key) for key in COMPILED] == list(COMPILED.values())
 
 
-@pytest.mark.parametrize("name", ["DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE"])
-def test_nothing_is_interpreted_where_another_engine_runs_plans(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(name, "1")
-    with set_within(spark, {WHOLE_STAGE: "true"}), interpreted(spark):
-        assert spark.conf.get(WHOLE_STAGE) == "true"
+def test_nothing_is_interpreted_on_databricks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
+    with set_within(spark, COMPILED), interpreted(spark):
+        assert [spark.conf.get(key) for key in COMPILED] == list(COMPILED.values())
+
+
+def test_nothing_is_set_in_a_session_of_spark_connect() -> None:
+    client = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
+    with interpreted(client):  # it has no `conf`
+        pass

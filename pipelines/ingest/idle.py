@@ -20,6 +20,7 @@ from pipelines.durations import micros
 from pipelines.heartbeats import Heartbeat, write_heartbeats
 from pipelines.ingest.door import Door
 from pipelines.lake import Lake
+from pipelines.session import behind_connect
 
 
 @dataclass(kw_only=True)
@@ -57,7 +58,7 @@ class IdleWatch:
 
     def _doors_are_elsewhere(self) -> bool:
         """Spark Connect runs doors in a process of its own, whose locks and figures are not ours: there drains do it."""
-        return "connect" in type(self.lake.spark).__module__
+        return behind_connect(self.lake.spark)
 
     def _pairs(self) -> list[tuple[Door, Door]]:
         first, second = self.doors
