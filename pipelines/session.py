@@ -112,8 +112,8 @@ def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.snapshotPartitions": "2",
-        # A pipeline that runs has more than Spark's 100 pieces of generated code in each round of its micro-batches: all of them
-        # were compiled anew in each.
+        # A pipeline that runs has more than Spark's 100 pieces of generated code in each round of its micro-batches: most of them
+        # were compiled anew in each (docs/benchmarks.md).
         "spark.sql.codegen.cache.maxEntries": "2000",
         # Three queries share one driver: each gets its turn.
         "spark.scheduler.mode": "FAIR",

@@ -40,7 +40,7 @@ from pipelines.session import interpreted
 # One lock a stream and process: between two commits of a stream its door can be held shut. In the module, not in the Door,
 # because Spark Connect pickles a `foreachBatch` function.
 _LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
-# A micro-batch of up to so many lines takes less time written by interpreted plans.
+# A micro-batch of up to so many lines is written by interpreted plans. The number is chosen, not measured.
 _FEW_ROWS = 10_000
 # What a line came from: a file, or a place in Kafka.
 ORIGIN = ("source", "source_partition", "source_offset", "source_time")
