@@ -25,6 +25,7 @@ def batches(pipeline: Any) -> list[dict[str, Any]]:
     return sorted(pipeline.rows("ledger", "query = 'join' AND rows_in > 0"), key=lambda r: r["batch"])
 
 
+@pytest.mark.slow
 def test_a_commit_split_over_micro_batches_loses_no_row(replay: Any) -> None:
     pipeline = replay(*BOUNDED)
     impressions: list[Any] = []
@@ -50,6 +51,7 @@ def test_a_commit_split_over_micro_batches_loses_no_row(replay: Any) -> None:
     assert pipeline.attributed() == expected
 
 
+@pytest.mark.slow
 def test_a_long_backlog_is_left_to_settle(replay: Any) -> None:
     """An outcome that the join has answered gets a nearer exposure in a backlog that the join never reads: settle must look."""
     pipeline = replay("join.watermark_delay=10m", "join.hot_window=30m", "trigger.settle_backlog_bytes=1GB")

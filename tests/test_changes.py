@@ -286,6 +286,7 @@ def test_a_shorter_delay_over_a_backlog_drops_nothing(replay: Any) -> None:
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
 
 
+@pytest.mark.slow
 def test_a_refused_change_touches_nothing(replay: Any) -> None:
     pipeline = replay()
     pipeline.wave([], [play("p", "10:01")])

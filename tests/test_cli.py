@@ -201,6 +201,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
+@pytest.mark.slow
 def test_looking_at_a_pipeline(tmp_path: Path, command: Command) -> None:
     """generate, the stages, then every command that looks at the result or keeps it well."""
     common = ["--set", f"lake={tmp_path}/lake", "--set", "spark.shuffle_partitions=2"]

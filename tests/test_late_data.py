@@ -50,6 +50,7 @@ def test_with_one_side_silent_the_horizon_moves_and_state_is_evicted(replay: Any
     assert pipeline.dropped() == 0
 
 
+@pytest.mark.slow
 def test_a_side_that_never_spoke_does_not_stall_the_other(replay: Any) -> None:
     pipeline = replay("join.watermark_delay=1m")
     pipeline.wave([], [play("p", "10:00"), play("q", "10:30")])
@@ -63,6 +64,7 @@ def test_a_side_that_never_spoke_does_not_stall_the_other(replay: Any) -> None:
     assert pipeline.reconcile().verdict == "agrees"
 
 
+@pytest.mark.slow
 def test_a_side_that_is_only_slow_is_not_idle(replay: Any) -> None:
     pipeline = replay("join.watermark_delay=1m", "join.idle_timeout=5m")
     pipeline.wave([shown("a", "10:00")], [play("p", "08:00")])

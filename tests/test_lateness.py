@@ -16,6 +16,7 @@ from tests.builders import play, shown
 WINDOW = timedelta(hours=6)
 
 
+@pytest.mark.slow
 def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -> None:
     pipeline = replay("join.watermark_delay=10m", "join.hot_window=30m")
     fifth, sixth = "2026-01-05T", "2026-01-06T"

@@ -35,6 +35,7 @@ def run(name: str, scope: dict[str, Any]) -> dict[str, Any]:
     return scope
 
 
+@pytest.mark.slow
 def test_the_three_notebooks_in_a_row(replay: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = replay()
     pipeline.land("impressions", [shown("a", "10:00"), shown("b", "12:00")])

@@ -135,6 +135,7 @@ def test_the_join_keeps_the_hot_window_only(replay: Any) -> None:
     assert pipeline.dropped() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hot", ["0", pytest.param("6h", marks=pytest.mark.soak)])
 def test_the_hot_window_does_not_change_the_result(replay: Any, hot: str) -> None:
     pipeline = replay(f"join.hot_window={hot}", "state_store.provider=memory")
@@ -146,6 +147,7 @@ def test_the_hot_window_does_not_change_the_result(replay: Any, hot: str) -> Non
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
 
 
+@pytest.mark.slow
 def test_without_all_what_lies_at_or_below_the_horizon_is_final(replay: Any) -> None:
     pipeline = replay()
     impressions = [shown("a", "08:00"), shown("b", "12:00")]

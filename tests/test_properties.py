@@ -116,11 +116,18 @@ def profile(examples: int) -> Any:
     )
 
 
-@profile(5)
+@profile(1)
 @given(timeline=timelines())
 @example(timeline=("10m", 1, 10**9, LATE_BETTER))
 @example(timeline=("10m", 1, 1, NEARER_UNREAD))
 def test_any_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, int, list[Wave]]) -> None:
+    check(replay, *timeline)
+
+
+@pytest.mark.slow
+@profile(5)
+@given(timeline=timelines())
+def test_more_waves_end_in_the_oracle(replay: Any, timeline: tuple[str, int, list[Wave]]) -> None:
     check(replay, *timeline)
 
 

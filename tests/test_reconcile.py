@@ -87,6 +87,7 @@ def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -
     assert {id for id, lane in lanes.items() if lane == "repair"} == {"p0", "p1", "p2", "p3", "p4", "p5"}
 
 
+@pytest.mark.slow
 def test_a_date_range_judges_its_dates_only(pipeline: Any) -> None:
     sql(pipeline, "DELETE FROM {t} WHERE playback_id IN ('p0', 'tomorrow')")
     today = pipeline.reconcile(Range(first=date(2026, 1, 10), last=date(2026, 1, 10)))
@@ -177,6 +178,7 @@ def test_a_landing_file_that_stands_several_times_in_bronze_is_found_and_taken_o
     assert pipeline.reconcile().verdict == "agrees"
 
 
+@pytest.mark.slow
 def test_causes_are_proven_or_unknown(replay: Any) -> None:
     pipeline = replay()
     pipeline.wave(IMPRESSIONS, PLAYBACKS)
@@ -202,6 +204,7 @@ def test_causes_are_proven_or_unknown(replay: Any) -> None:
     assert [row["cause"] for row in pipeline.rows("reconciliation_diffs", f"run_id = '{found.run_id}'")].count("unknown") == 1
 
 
+@pytest.mark.slow
 def test_since_last_begins_where_something_may_differ(pipeline: Any) -> None:
     assert since_last(pipeline.lake) == Range()
     assert pipeline.reconcile().agrees
@@ -250,6 +253,7 @@ def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
     assert not lock._lives(process.pid, None)
 
 
+@pytest.mark.slow
 def test_columns_within_their_tolerance_are_equal(pipeline: Any) -> None:
     sql(pipeline, "UPDATE {t} SET exposure_position = exposure_position + 1 WHERE playback_id IN ('p1', 'p2')")
     sql(pipeline, "UPDATE {t} SET exposure_position = exposure_position + 2 WHERE playback_id = 'p2'")

@@ -49,6 +49,7 @@ def faulty(settled: Frozen) -> Replay:
     return pipeline
 
 
+@pytest.mark.slow
 def test_by_hour_finds_and_repairs_the_same_and_goes_on_where_it_ended(faulty: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = faulty.reconcile()
     assert differences(whole) == FOUND
@@ -97,6 +98,7 @@ def test_what_somebody_changed_since_is_not_taken_for_compared(settled: Frozen) 
     assert progress().started_us is None
 
 
+@pytest.mark.slow
 def test_a_date_whose_rows_have_been_given_other_times(faulty: Replay) -> None:
     day = Range(first=date(2026, 1, 10), last=date(2026, 1, 10))
     repaired = faulty.reconcile(day, fix=True)
@@ -107,6 +109,7 @@ def test_a_date_whose_rows_have_been_given_other_times(faulty: Replay) -> None:
     assert faulty.attributed() == TRUTH
 
 
+@pytest.mark.slow
 def test_a_sample_says_how_sure_it_is(settled: Frozen) -> None:
     pipeline = settled.thawed()
     half = pipeline.reconcile(share=0.5)
