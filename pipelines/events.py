@@ -69,18 +69,19 @@ class EventStream:
     def partition_columns(self) -> tuple[str, ...]:
         return ("event_date", "event_hour") if self.partition_by == "hour" else ("event_date",)
 
-    def partition_sql(self) -> dict[str, str]:
-        """SQL for the partition of a row, by column, from its event time in UTC (the session's time zone is UTC)."""
-        values = {"event_date": f"to_date(`{self.event_time}`)", "event_hour": f"hour(`{self.event_time}`)"}
+    def partition_sql(self, of: str = "") -> dict[str, str]:
+        """SQL for the partition of a row, by column, from its event time in UTC (the session's time zone is UTC). `of` is what
+        the row's columns are found under, e.g. the `row.` of a struct."""
+        values = {"event_date": f"to_date({of}`{self.event_time}`)", "event_hour": f"hour({of}`{self.event_time}`)"}
         return {name: values[name] for name in self.partition_columns}
 
     def partition_values(self) -> list[Column]:
         """The same, to select."""
         return [F.expr(value).alias(name) for name, value in self.partition_sql().items()]
 
-    def is_placed(self) -> str:
-        """SQL: whether a row stands in the partition of its event time."""
-        return " AND ".join(f"`{name}` <=> {value}" for name, value in self.partition_sql().items())
+    def is_placed(self, of: str = "") -> str:
+        """SQL: whether a row (`of` as above) stands in the partition of its event time; so does one that is null."""
+        return " AND ".join(f"{of}`{name}` <=> {value}" for name, value in self.partition_sql(of).items())
 
     @property
     def partition_schema(self) -> list[StructField]:

@@ -246,19 +246,17 @@ class Lake:
         commits = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {newest}")
         return commits.where(F.col("version").between(after + 1, latest))
 
-    def has_grown(self, table: str, after: int) -> bool:
-        """Whether rows may have been appended since a version; where the log no longer tells, they may."""
-        latest = self.version(table)
+    def has_grown(self, table: str, after: int, latest: int) -> bool:
+        """Whether rows may have been appended since a version, up to the latest; where the log no longer tells, they may."""
         if latest <= after:
             return False
         mended = F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
         nothing_new = F.col("operation").isin(*NO_DATA_CHANGE) | mended
         return self.history(table, after, latest).where(nothing_new).count() < latest - after
 
-    def last_relanded(self, table: str, after: int) -> int:
-        """The last version after that one, of those that the log tells of, in which reconcile changed what bronze answers; that
-        one, where there is none."""
-        latest = self.version(table)
+    def last_relanded(self, table: str, after: int, latest: int) -> int:
+        """The last version after that one, up to the latest, of those that the log tells of, in which reconcile changed what
+        bronze answers; that one, where there is none."""
         if latest <= after:
             return after
         relanded = self.history(table, after, latest).where(F.col("userMetadata").contains(RELANDED))

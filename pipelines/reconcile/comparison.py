@@ -51,9 +51,12 @@ def pin(lake: Lake) -> Pins:
         return Pins(
             exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
         )
-    pinned = lake.last_relanded(exposure, settled.exposure_version), lake.last_relanded(outcome, settled.outcome_version)
+    pinned = (
+        lake.last_relanded(exposure, settled.exposure_version, newest[0]),
+        lake.last_relanded(outcome, settled.outcome_version, newest[1]),
+    )
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
-    if not (lake.has_grown(exposure, pinned[0]) or lake.has_grown(outcome, pinned[1])):
+    if not (lake.has_grown(exposure, pinned[0], newest[0]) or lake.has_grown(outcome, pinned[1], newest[1])):
         pinned = newest
     everything = settled.all and not any(
         _has_new_events(lake, stream, seen, now)

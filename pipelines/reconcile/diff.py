@@ -80,7 +80,7 @@ def compare(
         F.col("batch_row").isNotNull() & F.col("stream_row").isNotNull(),
         F.array_compact(F.array(*(_differs(f, (tolerances or {}).get(f.name)) for f in streams.candidate_schema))),
     )
-    judged = pairs.withColumn("columns", differing).withColumn("__placed", _placed(streams))
+    judged = pairs.withColumn("columns", differing).withColumn("__placed", F.expr(outcome.is_placed("stream_row.")))
     # Of several rows of one outcome, the best stands for it; the others are too many.
     whole = F.xxhash64(*(comparable(field, F.col("stream_row").getField(field.name)) for field in actual.schema))
     best = Window.partitionBy("__id").orderBy(F.col("__placed").desc(), F.size("columns"), whole)
@@ -181,11 +181,3 @@ def _near(batch: Column, table: Column, tolerance: ColumnTolerance) -> Column:
         return F.abs(F.unix_micros(batch) - F.unix_micros(table)) <= micros(tolerance.time)
     allowed = F.greatest(F.lit(tolerance.absolute or 0.0), F.lit(tolerance.relative or 0.0) * F.abs(batch))
     return F.abs(batch - table) <= allowed
-
-
-def _placed(streams: Streams) -> Column:
-    row, time = F.col("stream_row"), F.col("stream_row").getField(streams.outcome.event_time)
-    placed = row.getField("event_date") == F.to_date(time)
-    if streams.outcome.partition_by == "hour":
-        placed = placed & (row.getField("event_hour") == F.hour(time))
-    return F.coalesce(placed, F.lit(True))

@@ -69,7 +69,7 @@ def _changed_by_hand(lake: Lake, versions: Versions, tables: Iterable[str]) -> l
 
 def _mended(lake: Lake, versions: Versions) -> bool:
     after = _by_table(lake, versions)
-    return any(lake.last_relanded(table, after[table]) > after[table] for table in _tables(lake))
+    return any(lake.last_relanded(table, after[table], lake.version(table)) > after[table] for table in _tables(lake))
 
 
 def _all_agreed_on(lake: Lake) -> Versions:
