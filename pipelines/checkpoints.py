@@ -53,6 +53,19 @@ def read_whole(lake: Lake, checkpoint: str) -> dict[str, int]:
     return {stream.name: _read_of(lake, stream, by_table) for stream in lake.streams.both}
 
 
+def out_of_reach(lake: Lake, checkpoint: str) -> set[str]:
+    """The tables whose log no longer tells all that has come since the checkpoint's finished micro-batches: a query cannot go on
+    from there."""
+    tables = {lake.table_id(table): table for table in (*(stream.name for stream in lake.streams.both), "heartbeats")}
+    offsets = [each for each in _finished_offsets(lake.spark, checkpoint) if each.get("reservoirId") in tables]
+    return {table for each in offsets if not lake.tells(table := tables[each["reservoirId"]], _needed(each))}
+
+
+def _needed(offset: Mapping[str, int | bool]) -> int:
+    """The version from which on the table's log must tell, for a query to go on."""
+    return int(offset["reservoirVersion"]) if offset.get("isStartingVersion") else max(0, last_whole_version(offset))
+
+
 def _read_of(lake: Lake, stream: EventStream, offsets: Mapping[str, Mapping[str, int | bool]]) -> int:
     offset = offsets.get(lake.table_id(stream.name))
     if offset is not None:

@@ -4,7 +4,7 @@ Nothing here decides what a row means; it is the I/O edge for tables. Every tabl
 other columns than this configuration needs is altered where `pipelines.evolution` says how, and refused otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
@@ -26,6 +26,8 @@ from pipelines.schemas import TableSpec, table_specs
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
 _COMMITS_MEANWHILE = 20
+# For how long Delta remembers data files that are no longer in a table, unless told otherwise.
+_TOMBSTONE_DAYS = 7
 # What DESCRIBE HISTORY calls commits that neither add rows nor take any away.
 NO_DATA_CHANGE = (
     "ADD CONSTRAINT",
@@ -201,10 +203,7 @@ class Lake:
             f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'}" for f in spec.schema.fields
         )
         partitioned = f"PARTITIONED BY ({', '.join(spec.partitions)})" if spec.partitions else ""
-        log_days = max(1, self.config.tables.log_retention // timedelta(days=1))
-        properties = {"delta.logRetentionDuration": f"interval {log_days} days", **dict(spec.properties)}
-        listed = ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
-        name = self.identifier(table)
+        listed, name = _listed(self._properties(spec)), self.identifier(table)
         self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
         for constraint, predicate in spec.checks:
             try:
@@ -212,6 +211,25 @@ class Lake:
             except AnalysisException as error:
                 if "CONSTRAINT_ALREADY_EXISTS" not in str(error):  # another lane was first
                     raise
+
+    def _properties(self, spec: TableSpec) -> dict[str, str]:
+        days = spec.log_days or max(1, self.config.tables.log_retention // timedelta(days=1))
+        properties = {"delta.logRetentionDuration": f"interval {days} days", **dict(spec.properties)}
+        if days < _TOMBSTONE_DAYS:
+            # Delta wants the log to be kept for longer than that.
+            properties["delta.deletedFileRetentionDuration"] = f"interval {days} days"
+        return properties
+
+    def set_properties(self, table: str) -> list[str]:
+        """Give a table the properties that it would be created with today; the names of those that were others."""
+        wanted, have = self._properties(self._spec(table)), self._detail(table)["properties"]
+        differing = {name: value for name, value in wanted.items() if have.get(name) != value}
+        if differing:
+            statement = f"ALTER TABLE {self.identifier(table)} SET TBLPROPERTIES ({_listed(differing)})"
+            for attempt in conflict_retries():
+                with attempt:
+                    self.spark.sql(statement)
+        return list(differing)
 
     # Reading -----------------------------------------------------------------------------------------------------------
 
@@ -227,6 +245,16 @@ class Lake:
     def stream(self, table: str, **options: str) -> DataFrame:
         reader = self.spark.readStream.format("delta").options(**options)
         return reader.table(self.identifier(table)) if self.config.lake_is_catalog else reader.load(self.path(table))
+
+    def tells(self, table: str, version: int) -> bool:
+        """Whether the table can be read as of a version, as far as its log goes: then that tells all that came after, too."""
+        try:
+            self.read(table, version)
+        except Exception as error:  # the class differs between classic Spark and Connect
+            if is_gone(error):
+                return False
+            raise
+        return True
 
     def version(self, table: str) -> int:
         """The table's latest version; -1 where there is no table."""
@@ -410,6 +438,10 @@ def as_text_times(rows: DataFrame) -> DataFrame:
     """Every timestamp column as ISO-8601 UTC with milliseconds: how people and files get them."""
     times = [f.name for f in rows.schema if isinstance(f.dataType, TimestampType)]
     return rows.withColumns({name: F.date_format(f"`{name}`", ISO_MILLIS) for name in times})
+
+
+def _listed(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
 
 
 def column_list(names: Sequence[str], prefix: str = "") -> str:

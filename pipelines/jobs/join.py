@@ -5,11 +5,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import structlog
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipelines.checkpoints import checkpoint_id, read_whole
+from pipelines.checkpoints import checkpoint_id, out_of_reach, read_whole
 from pipelines.config import Config
 from pipelines.durations import micros
 from pipelines.events import EventStream
@@ -19,7 +20,7 @@ from pipelines.jobs.driving import triggered, wait
 from pipelines.join.backlog import pass_over
 from pipelines.join.heartbeats import feed_before_start, reached
 from pipelines.join.reading import Reading, plan_reading
-from pipelines.join.state import join_checkpoint
+from pipelines.join.state import join_checkpoint, new_checkpoint
 from pipelines.join.stream_join import hot_candidates, only_under
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake import Lake, at
@@ -28,6 +29,8 @@ from pipelines.observe.phases import note
 from pipelines.observe.progress import ProgressReader
 from pipelines.session import interpreted
 from pipelines.sink import AttributedSink
+
+log = structlog.get_logger()
 
 STATE_PROVIDERS = {
     "rocksdb": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
@@ -119,11 +122,14 @@ def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinL
 
 
 def _prepare(lake: Lake, config: Config, since: int | None) -> tuple[Rules, str]:
-    """The tables, the rules, and the checkpoint that this configuration's state needs: a new one, where a long backlog is left to
-    settle. Who asks for a replay gets one."""
+    """The tables, the rules, and the checkpoint that this configuration's state needs: a new one where the join has been down for
+    longer than the tables' logs reach back, or a long backlog is left to settle. Who asks for a replay gets one."""
     rules = put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed, "heartbeats")
     lake.as_tables_have()
     checkpoint = join_checkpoint(lake, config)
+    if behind := out_of_reach(lake, checkpoint):
+        log.info("join takes a new checkpoint, and its state from bronze: logs do not reach back to its last", of=sorted(behind))
+        checkpoint = new_checkpoint(lake, config)
     if since is not None:
         return rules, checkpoint
     return rules, pass_over(lake, config, read_whole(lake, checkpoint), Ledger(lake).horizon()) or checkpoint

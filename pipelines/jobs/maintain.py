@@ -1,4 +1,4 @@
-"""Maintain: compact partitions that are final, remove files that no version needs."""
+"""Maintain: compact partitions that are final, remove files that no version needs, keep logs as long as was configured."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,12 +10,14 @@ from pipelines.durations import format_duration
 from pipelines.join.state import superseded
 from pipelines.lake import Lake
 from pipelines.observe.ledger import Ledger
+from pipelines.session import set_within
 
 
 def maintain(lake: Lake, config: Config) -> Iterator[str]:
-    """OPTIMIZE partitions before the horizon's date (all of the ledger's before today), then VACUUM; a line for each table.
+    """OPTIMIZE partitions before the horizon's date (all of the ledger's before today), then VACUUM; a line for each table. One
+    made by another configuration, or an earlier version, gets the properties of a new one.
 
-    OPTIMIZE rearranges rows and changes none, so readers and streams go on meanwhile.
+    None of that changes a row, so readers and streams go on meanwhile.
     """
     closed = _closed_before(lake)
     hours = config.tables.vacuum_retention / timedelta(hours=1)
@@ -28,9 +30,18 @@ def maintain(lake: Lake, config: Config) -> Iterator[str]:
             until = closed if column == "event_date" else f"{datetime.now(timezone.utc):%Y-%m-%d}"
             metrics = lake.spark.sql(f"OPTIMIZE {name} WHERE {column} < DATE'{until}'").collect()[0]["metrics"]
             removed, added = metrics["numFilesRemoved"], metrics["numFilesAdded"]
-        lake.spark.sql(f"VACUUM {name} RETAIN {hours:g} HOURS")
-        yield f"{table}: {removed} files into {added}; vacuumed, keeping {format_duration(config.tables.vacuum_retention)}"
+        with set_within(lake.spark, _as_many_tasks_as_a_shuffle(lake)):
+            lake.spark.sql(f"VACUUM {name} RETAIN {hours:g} HOURS")
+        changed = "".join(f"; {name} set" for name in lake.set_properties(table))
+        kept = format_duration(config.tables.vacuum_retention)
+        yield f"{table}: {removed} files into {added}; vacuumed, keeping {kept}{changed}"
     yield from _drop_superseded_checkpoints(lake)
+
+
+def _as_many_tasks_as_a_shuffle(lake: Lake) -> dict[str, str]:
+    """VACUUM lists a table's directories in 10,000 tasks, however few there are: half a minute a table on two cores."""
+    partitions = lake.spark.conf.get("spark.sql.shuffle.partitions") or ""
+    return {"spark.sql.sources.parallelPartitionDiscovery.parallelism": partitions} if partitions.isdigit() else {}
 
 
 def _drop_superseded_checkpoints(lake: Lake) -> Iterator[str]:

@@ -16,6 +16,10 @@ from pipelines.kafka_client import partition_count
 from pipelines.lake import Lake
 from pipelines.references import resolve
 
+# A table's log with more files in its directory makes each micro-batch slow: 16 us a file were measured for each of some twenty
+# listings (docs/scale.md).
+_MANY_LOG_FILES = 50_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -45,10 +49,27 @@ def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake])
         missing = [table for table in opened.tables if not opened.exists(table)]
         state = "complete" if not missing else f"without {', '.join(missing)} (made on first use)"
         findings.append(Finding(ok=True, what=f"lake {opened.root}: {state}"))
+        findings += _logs(opened)
         opened.judge(*opened.tables)
     except RejoinError as error:
         findings.append(Finding(ok=False, what=str(error)))
     return findings
+
+
+def _logs(lake: Lake) -> list[Finding]:
+    """The longest log of the tables, where they are on a local disk; others are not looked into."""
+    if lake.config.lake_is_catalog or "://" in lake.root:
+        return []
+    logs = {table: Path(lake.path(table), "_delta_log") for table in (*lake.tables, "heartbeats")}
+    files = {table: sum(1 for _ in log.iterdir()) for table, log in logs.items() if log.is_dir()}
+    longest = max(files, key=lambda table: files[table], default=None)
+    if longest is None:
+        return []
+    what = f"logs of tables: at most {files[longest]:,} files in a directory ({longest})"
+    if files[longest] <= _MANY_LOG_FILES:
+        return [Finding(ok=True, what=what)]
+    fix = "each read lists them all: a longer trigger.every, fewer days of tables.log_retention, then `rejoin maintain`"
+    return [Finding(ok=False, what=what, fix=fix)]
 
 
 def _python() -> Finding:

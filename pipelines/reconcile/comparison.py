@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from pipelines.bookkeeping import Settled, last_settled
 from pipelines.config import Config
+from pipelines.errors import LakeError
 from pipelines.events import EventStream
 from pipelines.inforce import rules_in_force
 from pipelines.lake import Lake, at
@@ -40,7 +41,8 @@ class Pins:
 
 def pin(lake: Lake) -> Pins:
     """What settle had seen; or bronze as it was when reconcile last made it whole, for earlier versions lack rows. What landed
-    between these two was judged then: settle will come to the same."""
+    between these two was judged then: settle will come to the same. Raises LakeError where settle has not run for longer than
+    the log of bronze is kept."""
     # The table first: what settle had seen is then read as of that version, so the two belong together.
     attributed = lake.version(lake.attributed)
     settled = last_settled(lake, attributed)
@@ -58,6 +60,12 @@ def pin(lake: Lake) -> Pins:
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
     if not (lake.has_grown(exposure, pinned[0], newest[0]) or lake.has_grown(outcome, pinned[1], newest[1])):
         pinned = newest
+    for table, version, now in zip((exposure, outcome), pinned, newest, strict=True):
+        if version < now and not lake.tells(table, version):
+            raise LakeError(
+                f"{table}: settle has last seen version {version}, and the table's log reaches back to that no longer; run "
+                "`rejoin settle --once`, then reconcile again (tables.log_retention must be longer than settle pauses)"
+            )
     everything = settled.all and not any(
         _has_new_events(lake, stream, seen, now)
         for stream, seen, now in zip((lake.streams.exposure, lake.streams.outcome), pinned, newest, strict=True)
