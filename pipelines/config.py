@@ -195,7 +195,7 @@ class SettleConfig(Model):
 
 class TableConfig(Model):
     """How long the tables keep what; VACUUM never goes below Delta's own safe week unless told to. `log_retention`, in whole
-    days, is for bronze and the attributed table: so long the join may be down, and reconcile knows what somebody has changed."""
+    days, is for bronze and the attributed table: so long reconcile knows what somebody has changed, and settle may pause."""
 
     vacuum_retention: Duration = timedelta(days=7)
     log_retention: Duration = timedelta(days=30)

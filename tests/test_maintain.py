@@ -95,7 +95,7 @@ def test_maintain_gives_a_table_the_properties_of_a_new_one(replay: Any) -> None
     assert kept(pipeline, "ledger") == ("interval 1 days", "interval 1 days")
     assert kept(pipeline, "impressions") == ("interval 3 days", "interval 3 days")
     assert not any("set" in line for line in maintain(pipeline.lake, pipeline.config))
-    # Neither the running queries nor reconcile take that for a change.
+    # Neither the queries, where they go on, nor reconcile take that for a change.
     pipeline.wave([shown("b", "11:00")], [play("q", "11:05")])
     pipeline.join()
     pipeline.settle(everything=True)
