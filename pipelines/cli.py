@@ -453,8 +453,7 @@ def maintain(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """OPTIMIZE closed partitions, VACUUM what no version needs."""
     from pipelines.jobs.maintain import maintain as job
 
-    config = _configuration(conf, sets)
-    for line in job(_lake(config, debug), config):
+    for line in job(_lake(_configuration(conf, sets), debug)):
         typer.echo(line)
 
 

@@ -194,8 +194,9 @@ class SettleConfig(Model):
 
 
 class TableConfig(Model):
-    """How long the tables keep what; VACUUM never goes below Delta's own safe week unless told to. `log_retention`, in whole
-    days, is for bronze and the attributed table: so long reconcile knows what somebody has changed, and settle may pause."""
+    """How long the tables keep what: `vacuum_retention` files that are no longer in a table, Delta's own safe week unless told
+    otherwise, and never longer than the log is kept; `log_retention`, in whole days, the log of bronze and of the attributed
+    table: so long reconcile knows what somebody has changed. Settle may pause for the shorter of both."""
 
     vacuum_retention: Duration = timedelta(days=7)
     log_retention: Duration = timedelta(days=30)

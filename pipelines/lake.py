@@ -22,37 +22,11 @@ from pipelines.events import EventStream, Streams
 from pipelines.evolution import alterations
 from pipelines.references import resolve
 from pipelines.schemas import TableSpec, table_specs
+from pipelines.tablelog import Commit, files_taken, last_relanded
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
 _COMMITS_MEANWHILE = 20
-# For how long Delta remembers data files that are no longer in a table, unless told otherwise.
-_TOMBSTONE_DAYS = 7
-# What DESCRIBE HISTORY calls commits that neither add rows nor take any away.
-NO_DATA_CHANGE = (
-    "ADD CONSTRAINT",
-    "ADD COLUMNS",
-    "CHANGE COLUMN",
-    "CHANGE COLUMNS",
-    "CLUSTER BY",
-    "COMPUTE STATS",
-    "DOMAIN METADATA CLEANUP",
-    "DROP CONSTRAINT",
-    "DROP FEATURE",
-    "SET TBLPROPERTIES",
-    "UNSET TBLPROPERTIES",
-    "UPGRADE PROTOCOL",
-    "OPTIMIZE",
-    "REORG",
-    "ROW TRACKING BACKFILL",
-    "ROW TRACKING UNBACKFILL",
-    "VACUUM START",
-    "VACUUM END",
-)
-MENDED = "rejoin.mended"
-"""In the metadata of commits that took copies out of bronze, or put back what it had lost: nothing in them is new."""
-RELANDED = "rejoin.relanded"
-"""Beside that, in the metadata of those by which an answer may be another."""
 _OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
@@ -213,12 +187,22 @@ class Lake:
                     raise
 
     def _properties(self, spec: TableSpec) -> dict[str, str]:
-        days = spec.log_days or max(1, self.config.tables.log_retention // timedelta(days=1))
-        properties = {"delta.logRetentionDuration": f"interval {days} days", **dict(spec.properties)}
-        if days < _TOMBSTONE_DAYS:
-            # Delta wants the log to be kept for longer than that.
-            properties["delta.deletedFileRetentionDuration"] = f"interval {days} days"
-        return properties
+        return {
+            "delta.logRetentionDuration": _interval(self._log_retention(spec)),
+            "delta.deletedFileRetentionDuration": _interval(self._file_retention(spec)),
+            **dict(spec.properties),
+        }
+
+    def file_retention(self, table: str) -> timedelta:
+        """For how long VACUUM keeps files that are no longer in the table."""
+        return self._file_retention(self._spec(table))
+
+    def _file_retention(self, spec: TableSpec) -> timedelta:
+        # Delta wants the log to be kept for as long.
+        return min(self.config.tables.vacuum_retention, self._log_retention(spec))
+
+    def _log_retention(self, spec: TableSpec) -> timedelta:
+        return timedelta(days=spec.log_days or max(1, self.config.tables.log_retention // timedelta(days=1)))
 
     def set_properties(self, table: str) -> list[str]:
         """Give a table the properties that it would be created with today; the names of those that were others."""
@@ -247,14 +231,14 @@ class Lake:
         return reader.table(self.identifier(table)) if self.config.lake_is_catalog else reader.load(self.path(table))
 
     def tells(self, table: str, version: int) -> bool:
-        """Whether the table can be read as of a version, as far as its log goes: then that tells all that came after, too."""
+        """Whether the table can be read as of a version, and what came after as it came: log and files are still there."""
         try:
             self.read(table, version)
         except Exception as error:  # the class differs between classic Spark and Connect
             if is_gone(error):
                 return False
             raise
-        return True
+        return not files_taken(self.commits(table, version))
 
     def version(self, table: str) -> int:
         """The table's latest version; -1 where there is no table."""
@@ -274,22 +258,15 @@ class Lake:
         commits = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {newest}")
         return commits.where(F.col("version").between(after + 1, latest))
 
-    def has_grown(self, table: str, after: int, latest: int) -> bool:
-        """Whether rows may have been appended since a version, up to the latest; where the log no longer tells, they may."""
-        if latest <= after:
-            return False
-        mended = F.coalesce(F.col("userMetadata").contains(MENDED), F.lit(False))
-        nothing_new = F.col("operation").isin(*NO_DATA_CHANGE) | mended
-        return self.history(table, after, latest).where(nothing_new).count() < latest - after
+    def commits(self, table: str, after: int, latest: int | None = None) -> list[Commit]:
+        """As `history`, the latest first."""
+        when, metadata = F.unix_micros("timestamp"), F.coalesce("userMetadata", F.lit(""))
+        rows = self.history(table, after, latest).select("version", "operation", "operationParameters", when, metadata)
+        return sorted((Commit(*row) for row in rows.collect()), reverse=True)
 
     def last_relanded(self, table: str, after: int, latest: int) -> int:
-        """The last version after that one, up to the latest, of those that the log tells of, in which reconcile changed what
-        bronze answers; that one, where there is none."""
-        if latest <= after:
-            return after
-        relanded = self.history(table, after, latest).where(F.col("userMetadata").contains(RELANDED))
-        found = relanded.select(F.max("version")).collect()[0][0]
-        return after if found is None else int(found)
+        """`last_relanded` of the commits after that version, up to the latest."""
+        return last_relanded(self.commits(table, after, latest), after) if latest > after else after
 
     def table_id(self, table: str) -> str:
         """What the table's log, and the offsets of streams over it, call it."""
@@ -442,6 +419,12 @@ def as_text_times(rows: DataFrame) -> DataFrame:
 
 def _listed(properties: Mapping[str, str]) -> str:
     return ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
+
+
+def _interval(length: timedelta) -> str:
+    """As Delta's table properties have it."""
+    days, rest = divmod(length, timedelta(days=1))
+    return f"interval {length // timedelta(seconds=1)} seconds" if rest else f"interval {days} days"
 
 
 def column_list(names: Sequence[str], prefix: str = "") -> str:

@@ -78,23 +78,66 @@ def test_all_goes_on_where_logs_have_been_cleaned_of_what_the_join_had_not_read(
     assert pipeline.dropped() == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("retention", ["0s", "7d"])
+def test_what_vacuum_took_while_a_lane_was_down_is_known(replay: Any, retention: str) -> None:
+    pipeline = replay(f"tables.vacuum_retention={retention}")
+    waves = [([shown(f"i{n}", f"{10 + n}:00")], [play(f"p{n}", f"{10 + n}:05"), play(f"q{n}", f"{10 + n}:50")]) for n in range(6)]
+    pipeline.wave(*waves[0])
+    pipeline.join()
+    pipeline.settle()
+    for wave in waves[1:5]:
+        pipeline.wave(*wave)
+    versions = {table: pipeline.lake.version(table) for table in ("impressions", "playbacks")}
+    for table in versions:
+        pipeline.lake.spark.sql(f"OPTIMIZE {pipeline.lake.identifier(table)}")
+    list(maintain(pipeline.lake))
+    gone = retention == "0s"
+    assert [pipeline.lake.tells(table, version) for table, version in versions.items()] == [not gone, not gone]
+    if gone:
+        with pytest.raises(Exception, match="FAILED_READ_FILE|FILE_NOT_EXIST|FileNotFound"):
+            pipeline.lake.read("playbacks", versions["playbacks"]).collect()
+        # What settle had seen cannot be read, though the log has it.
+        with pytest.raises(LakeError, match=r"or its files vacuumed\); run `rejoin settle --once`, then reconcile again"):
+            pipeline.reconcile()
+    pipeline.join()
+    pipeline.wave(*waves[5])
+    pipeline.join()
+    assert len(pipeline.rows("ledger", "query = 'checkpoint:join'")) == (2 if gone else 1)
+    pipeline.settle()
+    assert pipeline.reconcile().agrees
+    pipeline.settle(everything=True)
+    impressions, playbacks = ([event for wave in waves for event in wave[side]] for side in (0, 1))
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))
+    assert pipeline.dropped() == 0
+
+
 def test_maintain_gives_a_table_the_properties_of_a_new_one(replay: Any) -> None:
     pipeline = replay()
     spark, lake = pipeline.lake.spark, pipeline.lake
     assert kept(pipeline, "ledger") == ("interval 1 days", "interval 1 days")
-    assert kept(pipeline, "impressions") == ("interval 30 days", None)
+    assert kept(pipeline, "impressions") == ("interval 30 days", "interval 7 days")
     # As an earlier version made it.
     spark.sql(f"ALTER TABLE {lake.identifier('ledger')} UNSET TBLPROPERTIES ('delta.deletedFileRetentionDuration')")
     spark.sql(f"ALTER TABLE {lake.identifier('ledger')} SET TBLPROPERTIES ('delta.logRetentionDuration' = 'interval 30 days')")
     pipeline.wave([shown("a", "10:00")], [play("p", "10:05")])
     pipeline.join()
     pipeline.reconfigure("tables.log_retention=3d")
-    told = {line.split(":")[0]: line for line in maintain(pipeline.lake, pipeline.config)}
+    told = {line.split(":")[0]: line for line in maintain(pipeline.lake)}
     assert all(name in told[table] for table in ("ledger", "impressions", "playbacks") for name in RETENTION)
     assert "set" not in told["quarantine"]
     assert kept(pipeline, "ledger") == ("interval 1 days", "interval 1 days")
     assert kept(pipeline, "impressions") == ("interval 3 days", "interval 3 days")
-    assert not any("set" in line for line in maintain(pipeline.lake, pipeline.config))
+    assert kept(pipeline, "heartbeats") == ("interval 3 days", "interval 3 days")
+    assert not any("set" in line for line in list(maintain(pipeline.lake)))
+    # Longer again, and files for another time than the log.
+    pipeline.reconfigure("tables.log_retention=30d", "tables.vacuum_retention=36h")
+    told = {line.split(":")[0]: line for line in maintain(pipeline.lake)}
+    assert "keeping 1d12h" in told["impressions"]
+    assert "keeping 1d" in told["ledger"]
+    assert kept(pipeline, "impressions") == ("interval 30 days", "interval 129600 seconds")
+    assert kept(pipeline, "heartbeats") == ("interval 30 days", "interval 129600 seconds")
+    assert kept(pipeline, "ledger") == ("interval 1 days", "interval 1 days")
     # Neither the queries, where they go on, nor reconcile take that for a change.
     pipeline.wave([shown("b", "11:00")], [play("q", "11:05")])
     pipeline.join()
@@ -115,6 +158,6 @@ def test_doctor_names_a_log_that_is_too_long(replay: Any, monkeypatch: pytest.Mo
     files = {table: len(list(log_of(pipeline, table).iterdir())) for table in (*pipeline.lake.tables, "heartbeats")}
     monkeypatch.setattr(doctor, "_MANY_LOG_FILES", max(files.values()) - 1)
     found = about_logs()
-    assert not found.ok
+    assert found.ok  # slow, but right
     assert f"{max(files.values())} files" in found.what
     assert "tables.log_retention" in found.fix

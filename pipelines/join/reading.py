@@ -19,10 +19,10 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import read_whole
 from pipelines.config import TriggerConfig
 from pipelines.events import EventStream
-from pipelines.lake import NO_DATA_CHANGE, Lake, at, is_gone
+from pipelines.lake import Lake, at, is_gone
+from pipelines.tablelog import NO_DATA_CHANGE, files_taken
 
 _UNLIMITED = str(2**31 - 1)
-_APPENDS = ("CREATE TABLE", "WRITE", "STREAMING UPDATE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +120,8 @@ def _appended(lake: Lake, stream: EventStream, after: int, latest: int) -> tuple
 
 def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:
     """Whether every file that was appended can still be read through the table's log, from version `start` on."""
-    history = lake.spark.sql(f"DESCRIBE HISTORY {lake.identifier(stream.name)}")
-    first = history.select(F.min("version")).collect()[0][0]
-    since = history.where(F.col("version") >= start)
-    mode = F.coalesce(F.col("operationParameters").getItem("mode"), F.lit("Append"))
-    if not since.where((F.col("operation") == "WRITE") & (mode != "Append")).isEmpty():
-        return False  # reconcile has put back what bronze had lost
-    operations = {row[0] for row in since.select("operation").distinct().collect()}
-    # OPTIMIZE and REORG leave the files that they replace; VACUUM takes them away.
-    rewritten = "VACUUM END" in operations and operations & {"OPTIMIZE", "REORG"}
-    return first <= start and not rewritten and operations <= {*_APPENDS, *NO_DATA_CHANGE}
+    commits = lake.commits(stream.name, -1)
+    since = [commit for commit in commits if commit.version >= start]
+    # Reconcile may have put back what bronze had lost, or somebody have changed it.
+    appended = all(commit.keeps_files or commit.operation in NO_DATA_CHANGE for commit in since)
+    return commits[-1].version <= start and appended and not files_taken(since)

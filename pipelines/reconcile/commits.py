@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import LakeError
 from pipelines.instants import iso
-from pipelines.lake import MENDED, NO_DATA_CHANGE, RELANDED, Lake, is_overtaken
+from pipelines.lake import Lake, is_overtaken
 from pipelines.sink import user_metadata
+from pipelines.tablelog import MENDED, NO_DATA_CHANGE, RELANDED
 
 
 @dataclass(frozen=True, kw_only=True)

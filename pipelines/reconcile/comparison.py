@@ -15,13 +15,14 @@ from pipelines.config import Config
 from pipelines.errors import LakeError
 from pipelines.events import EventStream
 from pipelines.inforce import rules_in_force
-from pipelines.lake import Lake, at
+from pipelines.lake import Lake, at, is_gone
 from pipelines.reconcile.batch import attribute, outcome_events
 from pipelines.reconcile.causes import Pinned
 from pipelines.reconcile.content import content
 from pipelines.reconcile.diff import DiffClass, HourSummary, compare, summarise
 from pipelines.reconcile.door import HourBooks, account
 from pipelines.reconcile.span import Slice, sampled
+from pipelines.tablelog import Commit, files_taken, last_relanded
 
 # The bound before the join has published any horizon: earlier than every event.
 NOTHING_FINAL = -(2**53)
@@ -47,25 +48,22 @@ def pin(lake: Lake) -> Pins:
     attributed = lake.version(lake.attributed)
     settled = last_settled(lake, attributed)
     exposure, outcome = lake.streams.exposure.name, lake.streams.outcome.name
-    newest = (lake.version(exposure), lake.version(outcome))
     if settled == Settled():
         # Nothing has been settled: hold the table to all that has landed, which it does not claim to answer for yet.
         return Pins(
-            exposure_version=newest[0], outcome_version=newest[1], attributed_version=attributed, bound=None, settled=False
+            exposure_version=lake.version(exposure),
+            outcome_version=lake.version(outcome),
+            attributed_version=attributed,
+            bound=None,
+            settled=False,
         )
-    pinned = (
-        lake.last_relanded(exposure, settled.exposure_version, newest[0]),
-        lake.last_relanded(outcome, settled.outcome_version, newest[1]),
-    )
+    since = (_Since.of(lake, exposure, settled.exposure_version), _Since.of(lake, outcome, settled.outcome_version))
+    newest = (since[0].newest, since[1].newest)
     # Compacting bronze, or taking copies out of it, gives it a version, and nothing to settle.
-    if not (lake.has_grown(exposure, pinned[0], newest[0]) or lake.has_grown(outcome, pinned[1], newest[1])):
-        pinned = newest
-    for table, version, now in zip((exposure, outcome), pinned, newest, strict=True):
-        if version < now and not lake.tells(table, version):
-            raise LakeError(
-                f"{table}: settle has last seen version {version}, and the table's log reaches back to that no longer; run "
-                "`rejoin settle --once`, then reconcile again (tables.log_retention must be longer than settle pauses)"
-            )
+    pinned = (since[0].judged, since[1].judged) if any(each.grown for each in since) else newest
+    for each, version in zip(since, pinned, strict=True):
+        if files_taken([commit for commit in each.commits if commit.version > version]):
+            raise _no_longer_there(each.table, version)
     everything = settled.all and not any(
         _has_new_events(lake, stream, seen, now)
         for stream, seen, now in zip((lake.streams.exposure, lake.streams.outcome), pinned, newest, strict=True)
@@ -76,6 +74,37 @@ def pin(lake: Lake) -> Pins:
         attributed_version=attributed,
         bound=None if everything else NOTHING_FINAL if settled.horizon is None else settled.horizon,
         settled=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Since:
+    """What the log of a bronze table tells of the commits since the version that settle had seen. `judged`: the version to hold
+    the table to, where there are events that are new."""
+
+    table: str
+    newest: int
+    judged: int
+    commits: list[Commit]
+
+    @classmethod
+    def of(cls, lake: Lake, table: str, seen: int) -> "_Since":
+        newest = lake.version(table)
+        commits = lake.commits(table, seen, newest) if newest > seen else []
+        return cls(table=table, newest=newest, judged=last_relanded(commits, seen), commits=commits)
+
+    @property
+    def grown(self) -> bool:
+        """Whether rows may have been appended; where the log no longer tells, they may."""
+        nothing_new = [commit for commit in self.commits if commit.version > self.judged and commit.brings_nothing]
+        return len(nothing_new) < self.newest - self.judged
+
+
+def _no_longer_there(table: str, version: int) -> LakeError:
+    return LakeError(
+        f"{table}: settle has last seen version {version}, and that can be read no longer (its log was cleaned, or its files "
+        "vacuumed); run `rejoin settle --once`, then reconcile again (tables.log_retention and tables.vacuum_retention must be "
+        "longer than settle pauses)"
     )
 
 
@@ -90,6 +119,15 @@ def _has_new_events(lake: Lake, stream: EventStream, seen: int, now: int) -> boo
     what = content(stream).alias("__what")
     alike = known.where(F.col("event_date").isin(dates)).select(what)
     return not landed.select(what).join(alike, "__what", "left_anti").isEmpty()
+
+
+def _pinned(lake: Lake, table: str, version: int) -> DataFrame:
+    try:
+        return lake.read(table, version)
+    except Exception as error:  # the class differs between classic Spark and Connect
+        if is_gone(error):
+            raise _no_longer_there(table, version) from error
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +159,8 @@ class Sides:
         self._streams, self._rules = lake.streams, rules_in_force(lake, config)
         outcome = self._streams.outcome
         chosen = F.lit(True) if share >= 1 else sampled(F.col(outcome.id), share)
-        self._outcomes = lake.read(outcome.name, pins.outcome_version).where(chosen)
-        self._exposures = lake.read(self._streams.exposure.name, pins.exposure_version)
+        self._outcomes = _pinned(lake, outcome.name, pins.outcome_version).where(chosen)
+        self._exposures = _pinned(lake, self._streams.exposure.name, pins.exposure_version)
         # Other keys may hold for outcomes of before a change.
         if share < 1 and len(self._rules.all) == 1:
             keys = self._outcomes.where(outcome.has_keys()).select(*outcome.keys_aside()).distinct()
