@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.errors import ConfigError, RejoinError
+from pipelines.errors import ConfigError, RejoinError, is_interrupted
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -580,22 +580,13 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
     except RejoinError as error:
         return _fail(str(error), debug)
     except Exception as error:
-        return _unless_meant(_INTERRUPTED) if _stopping(error) else _fail(_unexpected(error), debug)
+        return _unless_meant(_INTERRUPTED) if is_interrupted(error) else _fail(_unexpected(error), debug)
 
 
 def _unexpected(error: Exception) -> str:
     from pipelines.jobs.driving import first_line
 
     return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
-
-
-def _stopping(error: BaseException) -> bool:
-    """Whether it happened on the way out after an interrupt: who stops a service may stop the JVM under it at the same time."""
-    while error.__context__ is not None:
-        error = error.__context__
-        if isinstance(error, KeyboardInterrupt):
-            return True
-    return False
 
 
 def _unless_meant(code: int) -> int:

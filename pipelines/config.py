@@ -196,10 +196,22 @@ class SettleConfig(Model):
 class TableConfig(Model):
     """How long the tables keep what: `vacuum_retention` files that are no longer in a table, Delta's own safe week unless told
     otherwise, and never longer than the log is kept; `log_retention`, in whole days, the log of bronze and of the attributed
-    table: so long reconcile knows what somebody has changed. Settle may pause for the shorter of both."""
+    table: so long reconcile knows what somebody has changed. Where settle has paused for longer than one of them, reconcile has
+    to wait for it. Every `compact_every` (0: never) small files of dates that are still written to are put together, by a settle
+    that runs until it is stopped."""
 
     vacuum_retention: Duration = timedelta(days=7)
     log_retention: Duration = timedelta(days=30)
+    compact_every: Duration = timedelta(minutes=30)
+
+    @model_validator(mode="after")
+    def _vacuum_leaves_what_is_being_written(self) -> "TableConfig":
+        if self.vacuum_retention < timedelta(days=1):
+            raise ValueError(
+                f"vacuum_retention: {format_duration(self.vacuum_retention)} is less than 1d; VACUUM would take files that a "
+                "transaction has yet to commit, or that a reconciliation is reading"
+            )
+        return self
 
 
 class Threshold(Model):

@@ -23,3 +23,12 @@ class UnboundedStateError(RejoinError):
 
 class SourceError(RejoinError):
     """A source of events cannot be read."""
+
+
+def is_interrupted(error: BaseException) -> bool:
+    """Whether it happened on the way out after an interrupt: who stops a service may stop the JVM under it at the same time."""
+    while error.__context__ is not None:
+        error = error.__context__
+        if isinstance(error, KeyboardInterrupt):
+            return True
+    return False

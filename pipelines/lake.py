@@ -4,6 +4,7 @@ Nothing here decides what a row means; it is the I/O edge for tables. Every tabl
 other columns than this configuration needs is altered where `pipelines.evolution` says how, and refused otherwise.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -27,7 +28,7 @@ from pipelines.tablelog import Commit, files_taken, last_relanded
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
 _COMMITS_MEANWHILE = 20
-_OVERTAKEN = ("DELTA_CONCURRENT", "Concurrent", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
+_OVERTAKEN = re.compile(r"DELTA_CONCURRENT|Concurrent\w+Exception|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
 
@@ -231,7 +232,8 @@ class Lake:
         return reader.table(self.identifier(table)) if self.config.lake_is_catalog else reader.load(self.path(table))
 
     def tells(self, table: str, version: int) -> bool:
-        """Whether the table can be read as of a version, and what came after as it came: log and files are still there."""
+        """Whether the table can be read as of a version, and what came after as it came: by its log, which it asks for VACUUM
+        too. A VACUUM that left nothing there (on S3 it does not unless told to) is not seen."""
         try:
             self.read(table, version)
         except Exception as error:  # the class differs between classic Spark and Connect
@@ -260,8 +262,9 @@ class Lake:
 
     def commits(self, table: str, after: int, latest: int | None = None) -> list[Commit]:
         """As `history`, the latest first."""
+        operation, parameters = F.coalesce("operation", F.lit("")), F.coalesce("operationParameters", F.create_map())
         when, metadata = F.unix_micros("timestamp"), F.coalesce("userMetadata", F.lit(""))
-        rows = self.history(table, after, latest).select("version", "operation", "operationParameters", when, metadata)
+        rows = self.history(table, after, latest).select("version", operation, parameters, when, metadata)
         return sorted((Commit(*row) for row in rows.collect()), reverse=True)
 
     def last_relanded(self, table: str, after: int, latest: int) -> int:
@@ -393,7 +396,7 @@ def is_gone(error: Exception) -> bool:
 
 def is_overtaken(error: BaseException) -> bool:
     """Whether Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
-    return any(word in f"{type(error).__name__}: {error}" for word in _OVERTAKEN)
+    return _OVERTAKEN.search(f"{type(error).__name__}: {error}") is not None
 
 
 def conflict_retries() -> Retrying:

@@ -62,13 +62,13 @@ def last_relanded(commits: Iterable[Commit], after: int) -> int:
 def files_taken(commits: Sequence[Commit]) -> bool:
     """Whether VACUUM may have deleted data files that one of the commits took out of the table: then the version before them
     cannot be read, nor each of them as it came."""
-    out = [commit.at for commit in commits if not commit.keeps_files]
-    deleted = [commit.at - _kept_by(commit) for commit in commits if commit.operation == "VACUUM START"]
-    return bool(out and deleted) and min(out) - _SLACK_US <= max(deleted)
+    out = [commit for commit in commits if not commit.keeps_files]
+    vacuums = [commit for commit in commits if commit.operation == "VACUUM START"]
+    return any(v.version > o.version and v.at - _kept_by(v) >= o.at - _SLACK_US for v in vacuums for o in out)
 
 
 def _kept_by(vacuum: Commit) -> int:
-    """For how long (microseconds) it kept files that were out of the table: of the hours that its statement may name, Delta 4.4
-    heeds none but 0, and goes by the table's property."""
-    asked, by_table = (vacuum.parameters.get(f"{name}RetentionMillis") for name in ("specified", "default"))
-    return 0 if asked == "0" or by_table is None else int(by_table) * 1000
+    """For how long (microseconds) it kept files that were out of the table, at least. Delta 4.4 goes by the table's property
+    unless its statement says 0 hours; others go by what that says."""
+    told = (vacuum.parameters.get(f"{name}RetentionMillis") for name in ("specified", "default"))
+    return min((int(each) * 1000 for each in told if each), default=0)

@@ -12,6 +12,12 @@ def iso(at: str, day: str = DAY) -> str:
     return f"{day}T{at if at.count(':') == 2 else at + ':00'}Z"
 
 
+def hourly_waves(number: int) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Impressions and playbacks of so many hours from 10:00 on, an hour a wave; of two playbacks one is within the hot window."""
+    at = [f"{10 + n}" for n in range(number)]
+    return [([shown(f"i{h}", f"{h}:00")], [play(f"p{h}", f"{h}:05"), play(f"q{h}", f"{h}:50")]) for h in at]
+
+
 def play(id: str, at: str, who: str | None = "ann", what: str | None = "matrix", **more: Any) -> dict[str, Any]:
     """A playback of the default configuration; every column present."""
     event = {"playback_id": id, "event_time": iso(at), "profile_id": who, "title_id": what}

@@ -57,6 +57,12 @@ def attribute(
     return rows
 
 
+def of_waves(waves: Iterable[tuple[list[dict[str, Any]], list[dict[str, Any]]]]) -> dict[Any, dict[str, Any]]:
+    """Of impressions and playbacks of several waves, over the default configuration's window."""
+    impressions, playbacks = ([event for events in side for event in events] for side in zip(*waves, strict=True))
+    return attribute(playbacks, impressions, window=timedelta(hours=6))
+
+
 def _event_rank(event: dict[str, Any], time: str) -> tuple[int, str]:
     return micros(event[time]), json.dumps(event, sort_keys=True, separators=(",", ":"))
 

@@ -44,6 +44,7 @@ MISTAKES = [
     ("join.hot_window=3 minutes", "join.hot_window: '3 minutes' is not a duration such as"),
     ("join.hot_window=30", "join.hot_window: 30 is not a duration"),
     ("join.hot_window=7h", "join.hot_window: 7h is longer than attribution_window (6h)"),
+    ("tables.vacuum_retention=23h", "tables.vacuum_retention: 23h is less than 1d"),
     ("join.attribution_window=0", "join.attribution_window: must be longer than 0"),
     ("join.idle_timeout=0", "join.idle_timeout: must be longer than 0"),
     ("join.keys=[]", "join.keys: Tuple should have at least 1 item"),

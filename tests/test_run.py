@@ -24,7 +24,8 @@ def start() -> Iterator[Callable[[Any], Process]]:
     """Starts `rejoin run` over a pipeline."""
 
     def words(pipeline: Any) -> list[str]:
-        sets = [f"lake={pipeline.root}/lake", "trigger.every=1s", "settle.every=5s", "spark.shuffle_partitions=2"]
+        sets = [f"lake={pipeline.root}/lake", "trigger.every=1s", "settle.every=5s"]
+        sets += ["tables.compact_every=5s", "spark.shuffle_partitions=2"]
         sets += [f"streams.{s}.source.path={pipeline.root}/landing/{s}" for s in ("impressions", "playbacks")]
         return [word for s in sets for word in ("--set", s)]
 
@@ -76,6 +77,9 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
+    # Small files were put together meanwhile, once at least where all three lanes write.
+    for table in ("playbacks", "attributed_playbacks", "ledger"):
+        assert "OPTIMIZE" in {commit.operation for commit in pipeline.lake.commits(table, 0)}
     pipeline.settle(everything=True)
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))
     assert pipeline.dropped() == 0

@@ -88,9 +88,11 @@ class JoinLane:
         return entries
 
     def tick(self) -> None:
+        before = dict(self.progress.consumed)
         entries = self.publish()
         now, every = time.monotonic(), self.config.trigger.every.total_seconds()
-        if any(entry.rows_in for entry in entries):
+        # A commit without rows counts: what was fed before the query had passed it was less than its streams have come to.
+        if any(entry.rows_in for entry in entries) or self.progress.consumed != before:
             self._read_since_fed, quiet = True, False
         else:
             quiet = now - self._looked >= 1.5 * every

@@ -2,6 +2,7 @@
 
 import time
 
+from pipelines.compaction import Compaction
 from pipelines.config import Config
 from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest, start_ingest
@@ -23,6 +24,7 @@ def run_all(lake: Lake, config: Config) -> None:
     prepare(lake, config)
     door = start_ingest(lake, config, once=False)
     lane = start_join(lake, config)
+    compaction = Compaction(lake=lake, every=config.tables.compact_every)
     due = time.monotonic() + config.settle.every.total_seconds()
 
     def tick() -> None:
@@ -32,6 +34,7 @@ def run_all(lake: Lake, config: Config) -> None:
         if time.monotonic() >= due:
             settle_once(lake, config)
             due = time.monotonic() + config.settle.every.total_seconds()
+        compaction.tick()
 
     try:
         with failures_explained(lake, config):

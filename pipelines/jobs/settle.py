@@ -2,6 +2,7 @@
 
 import time
 
+from pipelines.compaction import Compaction
 from pipelines.config import Config
 from pipelines.inforce import put_in_force, require_in_force
 from pipelines.lake import Lake
@@ -21,8 +22,10 @@ def prepare(lake: Lake, config: Config) -> None:
 
 def settle_forever(lake: Lake, config: Config) -> None:
     prepare(lake, config)
+    compaction = Compaction(lake=lake, every=config.tables.compact_every)
     while True:
         clock = time.monotonic()
         require_in_force(lake, config)
         settle_once(lake, config)
+        compaction.tick()
         time.sleep(max(0.0, config.settle.every.total_seconds() - (time.monotonic() - clock)))

@@ -120,8 +120,7 @@ def _appended(lake: Lake, stream: EventStream, after: int, latest: int) -> tuple
 
 def _log_tells_all(lake: Lake, stream: EventStream, start: int) -> bool:
     """Whether every file that was appended can still be read through the table's log, from version `start` on."""
-    commits = lake.commits(stream.name, -1)
-    since = [commit for commit in commits if commit.version >= start]
+    since = lake.commits(stream.name, start - 1)
     # Reconcile may have put back what bronze had lost, or somebody have changed it.
     appended = all(commit.keeps_files or commit.operation in NO_DATA_CHANGE for commit in since)
-    return commits[-1].version <= start and appended and not files_taken(since)
+    return bool(since) and since[-1].version == start and appended and not files_taken(since)

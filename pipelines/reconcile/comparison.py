@@ -112,7 +112,7 @@ def _has_new_events(lake: Lake, stream: EventStream, seen: int, now: int) -> boo
     """Whether bronze has events of which a version that was seen has none alike: copies, and rows taken out, are nothing new."""
     if now <= seen:
         return False
-    landed, known = lake.landed_between(stream.name, seen, now), lake.read(stream.name, seen)
+    known, landed = _pinned(lake, stream.name, seen), lake.landed_between(stream.name, seen, now)
     if not set(stream.schema.names) <= set(known.columns):
         return True  # a column that has come since: nobody can tell
     dates = [row[0] for row in landed.select("event_date").distinct().collect()]
