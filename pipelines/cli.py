@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.errors import ConfigError, RejoinError, is_interrupted
+from pipelines.errors import ConfigError, RejoinError, first_line, is_interrupted
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -584,8 +584,6 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    from pipelines.jobs.driving import first_line
-
     return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
 
 

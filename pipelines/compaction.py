@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from pipelines.errors import is_interrupted
+from pipelines.errors import first_line, is_interrupted
 from pipelines.lake import Lake, conflict_retries, is_overtaken
 from pipelines.observe.ledger import Ledger
 from pipelines.session import set_within
@@ -60,7 +60,7 @@ def compact_open(lake: Lake) -> dict[str, Compacted]:
             if is_interrupted(error):
                 raise
             if not is_overtaken(error):
-                log.warning("small files cannot be put together", table=table, reason=str(error).strip().split("\n")[0])
+                log.warning("small files cannot be put together", table=table, reason=first_line(error))
     return done
 
 

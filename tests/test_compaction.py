@@ -91,7 +91,8 @@ def test_compaction_and_lanes_may_meet(replay: Any) -> None:
 
 
 def test_what_cannot_be_compacted_is_left(replay: Any) -> None:
-    pipeline = replay("partition_by=hour")  # and no join has published a horizon
+    pipeline = replay()
+    pipeline.reconfigure("partition_by=hour", f"lake={pipeline.root}/hourly")  # where no join has published a horizon
     for wave in hourly_waves(2):
         pipeline.wave(*wave)
         pipeline.wave(*wave)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, gaps, instants, readable, references
+from pipelines import cli, durations, errors, gaps, instants, readable, references
 from pipelines.configfile import load_config
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
-from pipelines.jobs import driving
 from pipelines.references import resolve
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -120,7 +119,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants, readable, references, gaps, driving):
+    for module in (durations, cli, instants, readable, references, gaps, errors):
         assert doctest.testmod(module).failed == 0
 
 

@@ -1,6 +1,5 @@
 """Starting streaming queries, waiting for them, and telling in one line why one stopped."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,10 +8,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.config import Config
-from pipelines.errors import RejoinError
+from pipelines.errors import RejoinError, first_line
 
 _POLL_SECONDS = 0.5
-_CLASSES = re.compile(r"^(?:(?:java|scala|org|com|io)(?:\.[\w$]+)+: )+")
 
 
 def triggered(writer: DataStreamWriter, config: Config, *, once: bool) -> DataStreamWriter:
@@ -51,18 +49,3 @@ def _raise_failure(query: StreamingQuery) -> None:
     failure = query.exception()
     if failure is not None:
         raise RejoinError(f"query {query.name} stopped: {first_line(failure)}") from failure
-
-
-def first_line(error: BaseException) -> str:
-    """The sentence of a Spark error that says what is wrong, without identifiers of the run, names of classes and stack traces.
-
-    >>> first_line(Exception("org.apache.kafka.common.errors.TimeoutException: no node\\n\\tat java.lang.Thread"))
-    'no node'
-    """
-    text = str(error).strip()
-    for marker in ("terminated with exception: ", "Traceback (most recent call last):"):
-        if marker in text:
-            text = text.split(marker, 1)[1]
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\tat", "  File", "    "))]
-    named = [line for line in lines if line.startswith(("pipelines.errors.", "["))]
-    return _CLASSES.sub("", (named or lines or [type(error).__name__])[0]).removeprefix("pipelines.errors.")
