@@ -115,7 +115,7 @@ def test_a_backlog_met_by_an_older_checkpoint_after_a_crash_in_between(replay: A
 
 @pytest.mark.slow
 def test_a_new_checkpoint_over_compacted_bronze_drops_nothing(replay: Any) -> None:
-    """OPTIMIZE gives files another order than that of the commits: then the table is read whole."""
+    """OPTIMIZE gives files another order than that of the commits."""
     pipeline = replay(*BOUNDED)
     impressions, playbacks = two_days(0)
     pipeline.wave(impressions, playbacks)
