@@ -68,7 +68,7 @@ def main() -> None:
     config = load_config(ROOT / "conf/playback.yml", [f"lake={options.dir}/lake", "state_store.provider=memory"])
     spark = spark_session(config.spark)
     lake = Lake(spark, config)
-    lake.ensure(*lake.tables, "heartbeats")
+    lake.ensure(*lake.all_tables)
     start = to_micros(config.ingest.earliest_event_time) + 86_400_000_000 * 9_000
     clock = time.monotonic()
     for name, count in (("impressions", options.rows), ("playbacks", options.rows // 10)):

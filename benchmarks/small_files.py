@@ -22,14 +22,13 @@ from pyspark.sql import functions as F
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
+from processes import usage  # noqa: E402
 from workloads import ROOT  # noqa: E402
 
 from pipelines.compaction import compact_open  # noqa: E402
 from pipelines.session import spark_session  # noqa: E402
 from tests.builders import play, shown  # noqa: E402
 from tests.replay import Replay  # noqa: E402
-
-_CLOCK_TICKS = 100
 
 
 def main() -> None:
@@ -38,7 +37,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        pipeline = Replay(spark_session(), Path(directory) / "run", ["join.hot_window=30m"])
+        pipeline = Replay(spark_session(), Path(directory) / "run")
         rounds = Rounds(pipeline)
         report: dict[str, Any] = {"micro_batches": options.micro_batches}
         rounds.some(3)  # what is compiled once
@@ -64,7 +63,7 @@ class Rounds:
         self.pipeline = pipeline
         jvm = pipeline.lake.spark._jvm
         assert jvm is not None
-        self._jvm = Path(f"/proc/{jvm.java.lang.ProcessHandle.current().pid()}/stat")
+        self._jvm: int = jvm.java.lang.ProcessHandle.current().pid()
         self._number = 0
 
     def some(self, rounds: int) -> dict[str, Any]:
@@ -90,8 +89,7 @@ class Rounds:
         return time.monotonic() - clock, self._processor_seconds() - processor
 
     def _processor_seconds(self) -> float:
-        fields = self._jvm.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+        return usage(self._jvm)[self._jvm][0]
 
 
 def leave_bronze(pipeline: Replay, micro_batches: int) -> None:

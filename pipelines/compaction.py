@@ -51,7 +51,7 @@ def compact_open(lake: Lake) -> dict[str, Compacted]:
     compacted is left as it is, with a warning: what reads it is slower, and no lane ends for that. So is one in which another
     writer was first, until the next time."""
     closed_before, done = closed_event_dates_before(lake), {}
-    for table in filter(lake.exists, (*lake.tables, "heartbeats")):
+    for table in filter(lake.exists, lake.all_tables):
         column, bound = _bound(lake, table, closed_before)
         try:
             with set_within(lake.spark, _OF_OPEN_DATES):

@@ -67,6 +67,11 @@ class Lake:
         both = tuple(stream.name for stream in self.streams.both)
         return (*both, "quarantine", self.attributed, "ledger", "reconciliations", "reconciliation_diffs")
 
+    @property
+    def all_tables(self) -> tuple[str, ...]:
+        """Those, and the one that no user sees (`pipelines.heartbeats`)."""
+        return (*self.tables, "heartbeats")
+
     def with_session(self, spark: SparkSession) -> "Lake":
         other = Lake(spark, self.config)
         other._streams = self._streams

@@ -21,7 +21,7 @@ def maintain(lake: Lake) -> Iterator[str]:
     None of that changes a row, so readers and streams go on meanwhile.
     """
     closed_before = closed_event_dates_before(lake)
-    for table in (*lake.tables, "heartbeats"):
+    for table in lake.all_tables:
         if not lake.exists(table):
             continue
         changed = "".join(f"; {name} set" for name in lake.set_properties(table))
