@@ -10,7 +10,6 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.ingest import door
-from pipelines.jobs.rebuild import rebuild
 from pipelines.lake import Lake
 from pipelines.reconcile.span import Range
 from tests import oracle
@@ -103,17 +102,6 @@ def test_repair_does_not_undo_what_a_lane_wrote_meanwhile(replay: Any, monkeypat
 
     monkeypatch.setattr(run, "repair", interrupted)
     assert pipeline.reconcile(fix=True).verdict == "repaired"
-    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
-
-
-def test_rebuild_never_begins_above_the_horizon(replay: Any) -> None:
-    pipeline = replay()
-    impressions, playbacks = [shown("a", "11:50"), shown("b", "12:02")], [play("p", "12:05")]
-    pipeline.wave(impressions[:1], playbacks)
-    pipeline.join()
-    pipeline.wave(impressions[1:])
-    rebuild(pipeline.lake, pipeline.config, oracle.micros("2026-01-10T13:00:00Z"))
-    pipeline.settle(everything=True)
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
 
 
