@@ -1,0 +1,1 @@
+"""What all packages know: pure values, no I/O."""
