@@ -23,6 +23,7 @@ from pipelines.errors import ConfigError, RejoinError, first_line, is_interrupte
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.lake import Lake
+    from pipelines.observe.reader import TableReader
     from pipelines.settle.run import SettleResult
 
 app = typer.Typer(
@@ -286,10 +287,11 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Look at a table."""
+    from pipelines.jobs.tables import check_table
     from pipelines.jobs.tables import show as job
 
     config = _configuration(conf, sets)
-    job(_lake(config, debug), table, where, limit)
+    job(_reader(config, debug), check_table(config, table), where, limit)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -302,12 +304,12 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a table to one file; times as ISO-8601 UTC with milliseconds."""
-    from pipelines.jobs.tables import check_export_name
+    from pipelines.jobs.tables import check_export_name, check_table
     from pipelines.jobs.tables import export as job
 
     check_export_name(out)
     config = _configuration(conf, sets)
-    rows = job(_lake(config, debug), table, where, out)
+    rows = job(_reader(config, debug), check_table(config, table), where, out)
     typer.echo(f"{out}: {rows:,} rows of {table}")
 
 
@@ -322,7 +324,7 @@ def status(
     from pipelines.observe.status import read_status
 
     config = _configuration(conf, sets)
-    report = read_status(_lake(config, debug), config)
+    report = read_status(_reader(config, debug), config)
     typer.echo(report.to_json() if output is Format.json else report.to_text())
 
 
@@ -332,7 +334,7 @@ def explain(outcome_id: str, conf: Conf = None, sets: Set = None, debug: Debug =
     from pipelines.observe.explain import explain as job
 
     config = _configuration(conf, sets)
-    typer.echo(job(_lake(config, debug), config, outcome_id))
+    typer.echo(job(_reader(config, debug), config, outcome_id))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -421,6 +423,12 @@ def _lake(config: "Config", debug: bool) -> "Lake":
 
     configure_logs()
     return Lake(spark_session(config.spark, debug=debug), config)
+
+
+def _reader(config: "Config", debug: bool) -> "TableReader":
+    from pipelines.observe.reader import open_reader
+
+    return open_reader(config, lambda: _lake(config, debug))
 
 
 def _say_settled(result: "SettleResult") -> None:

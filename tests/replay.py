@@ -17,6 +17,8 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
+from pipelines.observe.reader import open_reader
+from pipelines.observe.status import Status, read_status
 from pipelines.reconcile.run import Reconciliation
 from pipelines.reconcile.span import Range
 from pipelines.settle.run import SettleResult
@@ -83,6 +85,9 @@ class Replay:
 
     def reconcile(self, span: Range | None = None, **how: Any) -> Reconciliation:
         return run_reconcile(self.lake, self.config, span or Range(), **how)[0]
+
+    def status(self) -> Status:
+        return read_status(open_reader(self.config, lambda: self.lake), self.config)
 
     def lose_checkpoint(self, query: str) -> None:
         shutil.rmtree(self.lake.checkpoint(query), ignore_errors=True)

@@ -8,7 +8,6 @@ import pytest
 
 from pipelines.errors import SourceError
 from pipelines.jobs.accept_gap import accept_gap
-from pipelines.observe.status import read_status
 from pipelines.reconcile.door import Offsets
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
@@ -61,7 +60,7 @@ def test_deleted_records_are_given_up_only_on_request_and_all_others_land_once(k
         assert offsets == [*range(first, read[partition]), *range(lost[partition], end)]
     given_up = sum(lost[p] - read[p] for p in lost)
     assert door(pipeline) == Offsets(partitions=2, given_up=given_up)
-    assert "gap accepted playbacks: topic" in read_status(pipeline.lake, pipeline.config).to_text()
+    assert "gap accepted playbacks: topic" in pipeline.status().to_text()
 
     # Retention goes on, and the checkpoint gets lost: what was accepted then is no gap now.
     pipeline.delete_records("playbacks", pipeline.ends("playbacks"))

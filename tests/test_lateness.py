@@ -8,7 +8,6 @@ import pytest
 
 from pipelines.histogram import Histogram
 from pipelines.observe.lateness import lateness_lines, read_lateness
-from pipelines.observe.status import read_status
 from pipelines.reconcile.report import to_dict, to_html
 from tests import oracle
 from tests.builders import play, shown
@@ -61,7 +60,7 @@ def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -
     assert [(w.coverage, w.window) for w in found.hot_windows] == [(c, timedelta(hours=2)) for c in (0.9, 0.95, 0.99)]
     assert found.delays.share_within(timedelta(minutes=30)) == 0.5
 
-    status = read_status(pipeline.lake, pipeline.config)
+    status = pipeline.status()
     assert status.healthy
     assert "2026-01-05" in status.to_text()
     data = json.loads(status.to_json())
@@ -131,7 +130,7 @@ def test_rows_dropped_by_a_broken_watermark_raise_an_alarm_and_are_settled(repla
     pipeline.settle()
     alarms = [r for r in pipeline.rows("ledger", "query = 'join'") if r["rows_dropped_by_watermark"]]
     assert json.loads(alarms[0]["detail"])["alarm"] == "rows dropped by watermark"
-    status = read_status(pipeline.lake, pipeline.config)
+    status = pipeline.status()
     assert any("dropped" in finding.problem for finding in status.findings)
     expected = oracle.attribute(playbacks + more[1], impressions + more[0], window=WINDOW)
     # y was answered before b was dropped; q was dropped itself.

@@ -1,76 +1,108 @@
 """Why the row of one outcome is what it is."""
 
+from collections.abc import Mapping
+from datetime import date, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
-from pyspark.sql import functions as F
-
-from pipelines.bookkeeping import last_settled
-from pipelines.config import Config
+from pipelines.config import Config, StreamConfig
 from pipelines.durations import format_duration, micros
 from pipelines.errors import RejoinError
-from pipelines.inforce import Rule, rules_in_force
-from pipelines.lake import Lake, as_text_times
-from pipelines.observe.ledger import Ledger
+from pipelines.instants import EPOCH, iso
+from pipelines.model.rule import Rule
+from pipelines.observe.entries import latest_and_recent, read_facts
+from pipelines.observe.reader import Condition, TableReader, rows_of
 
 _SHOWN = 20
+_INTEGERS = {"TINYINT", "SMALLINT", "INT", "BIGINT"}
+_FILTERED = {"STRING", *_INTEGERS}
+
+Row = Mapping[str, Any]
 
 
-def explain(lake: Lake, config: Config, outcome_id: str) -> str:
+def explain(reader: TableReader, config: Config, outcome_id: str) -> str:
     """The outcome's events as landed, its row, the exposures that match it, and what is still open. Raises RejoinError."""
-    streams = lake.streams
-    outcome, exposure = streams.outcome, streams.exposure
-    lake.require(outcome.name, exposure.name, lake.attributed)
-    kind = outcome.schema[outcome.id].dataType
-    wanted = F.lit(outcome_id).try_cast(kind)
-    landed = lake.read(outcome.name).where(F.col(outcome.id) == wanted)
-    first = landed.select(F.unix_micros(F.min(outcome.event_time))).collect()[0][0]
-    if first is None:
-        raise RejoinError(f"{outcome_id}: no event of {outcome.name} has this {outcome.id}; is it in quarantine?")
-    rows = as_text_times(lake.read(lake.attributed).where(F.col(outcome.id) == wanted)).collect()
-    lines = [f"{outcome.name} {outcome_id}", "", "events as landed"]
-    for event in as_text_times(landed).orderBy(outcome.event_time).collect():
-        met = f"the door's watermark was {event['door_watermark']}" if event["door_watermark"] else "the first commit"
-        lines.append(f"  {event[outcome.event_time]}  {'late' if event['late'] else 'on time'} ({met}), from {event['source']}")
+    outcome = config.outcome
+    name, exposures = config.stream_name("outcome"), config.stream_name("exposure")
+    attributed = f"attributed_{name}"
+    for table in (name, exposures, attributed):
+        if not reader.exists(table):
+            raise RejoinError(f"{table}: no such table yet; run `rejoin ingest` and `rejoin join` first")
+    identity = _typed(outcome_id, _type(outcome, outcome.id))
+    wanted: list[Condition] = [(outcome.id, "=", identity)]
+    landed = [] if identity is None else rows_of(reader.scan(name, None, wanted))
+    if not landed:
+        raise RejoinError(f"{outcome_id}: no event of {name} has this {outcome.id}; is it in quarantine?")
+    landed.sort(key=lambda event: int(event[outcome.event_time]))
+    first, rule = landed[0], Rule.of(config)
+    lines = [f"{name} {outcome_id}", "", "events as landed"]
+    for event in landed:
+        met = f"the stream's watermark was {iso(event['door_watermark'])}" if event["door_watermark"] else "the first commit"
+        late = "late" if event["late"] else "on time"
+        lines.append(f"  {iso(event[outcome.event_time])}  {late} ({met}), from {event['source']}")
     lines += ["", "row in the table"]
-    lines += [f"  {_describe(row)}" for row in rows] or ["  none yet"]
-    rule = rules_in_force(lake, config).rule_for(first)
+    lines += [f"  {_describe(row)}" for row in rows_of(reader.scan(attributed, None, wanted))] or ["  none yet"]
     lines += ["", f"exposures with the same {', '.join(rule.keys)} within {format_duration(rule.window)} before it"]
-    found = _matches(lake, landed, rule).collect()
-    lines += [f"  {_candidate(row, exposure.id, exposure.event_time, config)}" for row in found] or ["  none"]
-    lines += ["", _standing(lake, first)]
+    lines += [f"  {_candidate(row, config)}" for row in _matches(reader, config, rule, first)] or ["  none"]
+    lines += ["", _state(reader, [exposures, name], first[outcome.event_time])]
     return "\n".join(lines)
 
 
-def _matches(lake: Lake, landed: DataFrame, rule: Rule) -> DataFrame:
-    """The exposures that match the first of the landed events, the answer first."""
-    streams = lake.streams.under(rule.keys, rule.carry)
-    exposure, outcome = streams.exposure, streams.outcome
-    one = landed.orderBy(outcome.event_time).limit(1)
-    asked = one.select(*outcome.keys_aside(), F.unix_micros(outcome.event_time).alias("__at"))
-    rows = lake.read(exposure.name)
-    behind = F.col("__at") - F.unix_micros(F.col(exposure.event_time))
-    matches = (behind >= 0) & (behind <= F.lit(micros(rule.window))) & exposure.same_keys()
-    found = rows.join(F.broadcast(asked), matches, "inner").select(*rows.columns, behind.alias("__behind"))
-    best = found.orderBy(F.col("__behind"), F.desc(exposure.id), *(F.desc_nulls_last(c) for c in rule.carry))
-    return as_text_times(best.limit(_SHOWN))
+def _matches(reader: TableReader, config: Config, rule: Rule, event: Row) -> list[dict[str, Any]]:
+    """The exposures that match the event, the answer first, each with `__behind`: microseconds before it."""
+    exposure, at = config.exposure, event[config.outcome.event_time]
+    if any(event[key] is None for key in rule.keys):
+        return []
+    since, until = (EPOCH + timedelta(microseconds=micros_at) for micros_at in (at - micros(rule.window), at))
+    times: list[Condition] = [("event_date", ">=", since.date()), ("event_date", "<=", until.date())]
+    times += [(exposure.event_time, ">=", since), (exposure.event_time, "<=", until)]
+    keys = [(key, "=", event[key]) for key in rule.keys if _type(exposure, key) in _FILTERED]
+    found = rows_of(reader.scan(config.stream_name("exposure"), None, [*times, *keys]))
+    found = [row for row in found if all(row[key] == event[key] for key in rule.keys)]
+    found.sort(key=lambda row: _ordered([row[name] for name in (exposure.event_time, exposure.id, *rule.carry)]), reverse=True)
+    return [{**row, "__behind": at - row[exposure.event_time]} for row in found[:_SHOWN]]
 
 
-def _candidate(row: Row, identity: str, event_time: str, config: Config) -> str:
+def _ordered(value: Any) -> Any:
+    """As Spark compares structs: nulls smallest, fields in order."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return (value is not None, tuple(map(_ordered, value)) if isinstance(value, list) else value)
+
+
+def _typed(text: str, kind: str) -> str | int | Decimal | None:
+    """A value of an id column's type; None for a text that cannot be one."""
+    try:
+        return int(text) if kind in _INTEGERS else Decimal(text) if kind.startswith("DECIMAL") else text
+    except (ValueError, InvalidOperation):
+        return None
+
+
+def _type(stream: StreamConfig, name: str) -> str:
+    column = stream.column(name)
+    return column.type if column else ""
+
+
+def _candidate(row: Row, config: Config) -> str:
     where = "hot" if row["__behind"] <= micros(config.join.hot_window) else "from the lake"
-    return f"{row[event_time]}  {row[identity]}  {row['__behind'] / 1e6:,.3f} s before, {where}{', late' if row['late'] else ''}"
+    time, identity = iso(row[config.exposure.event_time]), row[config.exposure.id]
+    return f"{time}  {identity}  {row['__behind'] / 1e6:,.3f} s before, {where}{', late' if row['late'] else ''}"
 
 
 def _describe(row: Row) -> str:
-    values: dict[str, Any] = {k: v for k, v in row.asDict().items() if k.startswith("exposure_") and v is not None}
-    answer = ", ".join(f"{k}={v}" for k, v in values.items()) or "unattributed"
-    return f"{row['event_date']}: {answer}; by {row['attributed_by']} at {row['updated_at']}"
+    times = {name: iso(row[name]) for name in ("exposure_time", "updated_at")}
+    values = {name: times.get(name, value) for name, value in row.items() if name.startswith("exposure_") and value is not None}
+    answer = ", ".join(f"{name}={value}" for name, value in values.items()) or "unattributed"
+    day: date = row["event_date"]
+    return f"{day}: {answer}; by {row['attributed_by']} at {times['updated_at']}"
 
 
-def _standing(lake: Lake, event_time: int) -> str:
-    horizon, settled = Ledger(lake).horizon(), last_settled(lake)
-    if horizon is None or event_time > horizon:
+def _state(reader: TableReader, streams: list[str], event_time: int) -> str:
+    if not reader.exists("ledger"):
+        return "pending: nothing has been joined"
+    facts = read_facts(reader, streams, latest_and_recent(reader, ["settle"])[0])
+    if facts.horizon is None or event_time > facts.horizon:
         return "pending: the join's horizon has not reached it; only `settle --all` answers earlier"
-    if settled.horizon is None or event_time > settled.horizon:
+    if facts.settled.horizon is None or event_time > facts.settled.horizon:
         return "joined, and not settled yet: run `rejoin settle --once`"
     return "final, unless a late event arrives for it"

@@ -1,30 +1,35 @@
 """Lateness made visible, from the ledger: how late events come, what settling does, when dates are final, what state costs.
 
-All figures are of the ledger's last `_DAYS` days of runs, but for when a date became final, which no row is too old to tell.
+All figures are of the ledger's last 30 days of runs.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
-from typing import Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import Column, DataFrame, Row
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import json as arrow_json
 
 from pipelines.config import Config
 from pipelines.durations import format_duration
 from pipelines.histogram import ENDS, NAMES, Histogram
-from pipelines.instants import iso
-from pipelines.lake import Lake
+from pipelines.instants import EPOCH, iso
+from pipelines.observe.entries import last_days
+from pipelines.observe.reader import SparkReader, TableReader, rows_of
 from pipelines.readable import size
 
-_DAYS = 30
+if TYPE_CHECKING:
+    from pipelines.lake import Lake
+
 _DATES_SHOWN = 7
 _COVERAGES = (0.90, 0.95, 0.99)
-_COUNTS = "map<string,bigint>"
-_AFTER_FINAL = f"map<string,{_COUNTS}>"
-_FINAL = "struct<outcomes:bigint,unattributed:bigint,settled:bigint,delays:map<string,bigint>>"
+_DAY_US = 86_400_000_000
+_BUCKETS = pa.schema([("lateness", pa.struct([(name, pa.int64()) for name in NAMES]))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,128 +107,111 @@ class Lateness:
         }
 
 
-def read_lateness(lake: Lake, config: Config) -> Lateness:
+def read_lateness(lake: "Lake", config: Config) -> Lateness:
+    """As `lateness_of`, through Spark."""
+    return lateness_of(SparkReader(lake), config)
+
+
+def lateness_of(reader: TableReader, config: Config) -> Lateness:
     """Read it from the ledger (which must exist) and from the row counts of the attributed table's last dates."""
-    recent = lake.read("ledger").where(F.col("run_date") >= F.date_sub(F.current_date(), _DAYS))
-    names = [stream.name for stream in lake.streams.both]
-    totals, counts = _totals(recent, names), _counts(recent)
-    delays = _histogram(counts["delays"])
+    names = [config.stream_name("exposure"), config.stream_name("outcome")]
+    days = last_days(reader)
+    streams = []
+    for name in names:
+        found = reader.scan("ledger", ["rows_out", "rows_late", "detail"], [*days, ("query", "=", f"ingest:{name}")]).read_all()
+        accepted, late = (pc.sum(found[column]).as_py() or 0 for column in ("rows_out", "rows_late"))
+        streams.append(StreamLateness(stream=name, accepted=accepted, late=late, behind=_behind(found["detail"])))
+    runs = rows_of(reader.scan("ledger", ["finished_at", "horizon", "detail"], [*days, ("query", "=", "settle")]))
+    settles = [{**run, "detail": json.loads(run["detail"] or "{}")} for run in runs]
+    finals = [settle["detail"].get("final") or {} for settle in settles]
+    looked_up = _sum(settle["detail"].get("causes") for settle in settles)
+    changed = _sum(settle["detail"].get("changed") for settle in settles)
+    delays = _histogram(_sum(final.get("delays") for final in finals))
+    state = reader.scan("ledger", ["state_rows", "state_bytes"], [*days, ("query", "=", "join")])
     return Lateness(
-        streams=[
-            StreamLateness(
-                stream=name,
-                accepted=totals[f"accepted {name}"] or 0,
-                late=totals[f"late {name}"] or 0,
-                behind=_histogram(counts[f"ingest:{name}"]),
-            )
-            for name in names
-        ],
-        final=totals["outcomes"] or 0,
-        unattributed=totals["unattributed"] or 0,
-        settled=totals["settled"] or 0,
-        causes=[
-            Cause(cause=cause, looked_up=looked_up, changed=counts["changed"].get(cause, 0))
-            for cause, looked_up in sorted(counts["causes"].items())
-        ],
+        streams=streams,
+        final=sum(final.get("outcomes") or 0 for final in finals),
+        unattributed=sum(final.get("unattributed") or 0 for final in finals),
+        settled=sum(final.get("settled") or 0 for final in finals),
+        causes=[Cause(cause=cause, looked_up=n, changed=changed[cause]) for cause, n in sorted(looked_up.items())],
         delays=delays,
         hot_window=config.join.hot_window,
         watermark_delay=config.join.watermark_delay,
-        hot_windows=_hot_windows(totals["state"], delays, config),
-        dates=_dates(lake, recent.where("query = 'settle'").select("finished_at", "detail")),
+        hot_windows=_hot_windows(state.read_all(), delays, config),
+        dates=_dates(reader, f"attributed_{names[1]}", settles),
     )
 
 
-def _totals(ledger: DataFrame, streams: Iterable[str]) -> dict[str, Any]:
-    """Of all queries, in one look. `state` is the most that the join has held."""
-    query, figures = F.col("query"), []
-    for name in streams:
-        of_stream = query == f"ingest:{name}"
-        for told, column in (("accepted", "rows_out"), ("late", "rows_late")):
-            figures.append(F.sum(F.when(of_stream, F.col(column))).alias(f"{told} {name}"))
-    final = F.when(query == "settle", F.from_json(F.get_json_object("detail", "$.final"), _FINAL))
-    figures += [F.sum(final[name]).alias(name) for name in ("outcomes", "unattributed", "settled")]
-    figures.append(F.max(F.when(query == "join", F.struct("state_rows", "state_bytes"))).alias("state"))
-    return ledger.agg(*figures).collect()[0].asDict()
+def _behind(details: pa.ChunkedArray) -> Histogram:
+    """The sum of the histograms in ingest's details; parsed by Arrow, for there is one for each of its micro-batches."""
+    text = "\n".join(detail for detail in details.to_pylist() if detail)
+    if not text:
+        return _histogram({})
+    options = arrow_json.ParseOptions(explicit_schema=_BUCKETS, unexpected_field_behavior="ignore")
+    counts = arrow_json.read_json(BytesIO(text.encode()), parse_options=options)["lateness"]
+    return _histogram({name: pc.sum(pc.struct_field(counts, name)).as_py() or 0 for name in NAMES})
 
 
-def _counts(ledger: DataFrame) -> dict[str, dict[str, int]]:
-    """What the ledger's details count, in one look: by `ingest:<stream>` how far events came behind; of settle `delays`,
-    `causes`, and the `changed` of these."""
-    query = F.col("query")
-
-    def told(where: Column, kind: Column, key: str) -> Column:
-        counts = F.from_json(F.get_json_object("detail", f"$.{key}"), _COUNTS)
-        return F.when(where, F.struct(kind.alias("kind"), counts.alias("counts")))
-
-    keys = {"delays": "final.delays", "causes": "causes", "changed": "changed"}
-    of_settle = (told(query == "settle", F.lit(kind), key) for kind, key in keys.items())
-    parts = F.array(told(query.startswith("ingest:"), query, "lateness"), *of_settle)
-    each = ledger.select(F.inline(F.array_compact(parts))).select("kind", F.explode("counts").alias("name", "count"))
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in each.groupBy("kind", "name").agg(F.sum("count").alias("sum")).collect():
-        found[row["kind"]][row["name"]] = row["sum"]
-    return found
+def _sum(counts: Iterable[Mapping[str, int] | None]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each or {})
+    return total
 
 
 def _histogram(counts: Mapping[str, int]) -> Histogram:
     return Histogram.of({bucket: count for bucket, count in counts.items() if bucket in NAMES})
 
 
-def _hot_windows(greatest: Row | None, delays: Histogram, config: Config) -> list[HotWindow]:
+def _hot_windows(state: pa.Table, delays: Histogram, config: Config) -> list[HotWindow]:
+    """For each coverage; state in proportion to the most that the join has held."""
     held = (config.join.hot_window + config.join.watermark_delay) / timedelta(seconds=1)
+    most = max(((row["state_rows"] or 0, row["state_bytes"] or 0) for row in state.to_pylist()), default=(0, 0))
     found = []
     for coverage in _COVERAGES:
         window = delays.covering(coverage)
         if window is not None:
             window = min(window, config.join.attribution_window)
         rows = size_of = None
-        if window is not None and greatest is not None and greatest["state_rows"] and held > 0:
+        if window is not None and most[0] and held > 0:
             times = (window + config.join.watermark_delay) / timedelta(seconds=1) / held
-            rows, size_of = round(greatest["state_rows"] * times), round(greatest["state_bytes"] * times)
+            rows, size_of = round(most[0] * times), round(most[1] * times)
         found.append(HotWindow(coverage=coverage, window=window, state_rows=rows, state_bytes=size_of))
     return found
 
 
-def _dates(lake: Lake, settles: DataFrame) -> list[DateFinality]:
+def _dates(reader: TableReader, attributed: str, settles: Sequence[Mapping[str, Any]]) -> list[DateFinality]:
     """The last dates of the outcomes, and every one that late events have changed after it was final."""
-    if not lake.exists(lake.attributed):
+    if not reader.exists(attributed):
         return []
-    table = lake.read(lake.attributed)
-    newest = [row[0] for row in table.select("event_date").distinct().orderBy(F.desc("event_date")).limit(_DATES_SHOWN).collect()]
     after = _after_final(settles)
-    shown = {str(day) for day in newest} | set(after)
-    counted = table.where(F.col("event_date").cast("string").isin(*shown)).groupBy("event_date").count() if shown else None
-    rows = {str(row[0]): row[1] for row in counted.collect()} if counted is not None else {}
-    since = _final_since(lake, shown)
+    shown = sorted({*reader.dates(attributed)[-_DATES_SHOWN:], *after})
+    wanted = [date.fromisoformat(day) for day in shown]
+    counted = reader.scan(attributed, ["event_date"], [("event_date", "in", wanted)]).read_all()
+    rows = {str(row["values"]): row["counts"] for row in pc.value_counts(counted["event_date"]).to_pylist()}
     return [
-        DateFinality(date=day, rows=rows.get(day, 0), final_since=since.get(day), **after.get(day, {})) for day in sorted(shown)
+        DateFinality(date=day, rows=rows.get(day, 0), final_since=_final_since(settles, day), **after.get(day, {}))
+        for day in shown
     ]
 
 
-def _after_final(settles: DataFrame) -> dict[str, dict[str, int]]:
-    told = F.from_json(F.get_json_object("detail", "$.after_final"), _AFTER_FINAL)
-    days = settles.select(F.unix_micros("finished_at").alias("at"), F.explode(told).alias("day", "counts"))
-    changed = F.col("counts")["changed"]
-    summed = days.groupBy("day").agg(
-        F.sum(F.col("counts")["looked_up"]).alias("looked_up_after"),
-        F.sum(changed).alias("changed_after"),
-        F.max(F.when(changed > 0, F.col("at"))).alias("changed_at"),
-    )
-    return {row["day"]: {k: v for k, v in row.asDict().items() if k != "day"} for row in summed.collect()}
-
-
-def _final_since(lake: Lake, days: Iterable[str]) -> dict[str, int]:
-    """When settle first finished with a horizon at or beyond the end of each date (microseconds)."""
-    runs = lake.read("ledger").where("query = 'settle' AND horizon IS NOT NULL")
-    last_whole = F.date_sub(F.to_date(F.col("horizon") + F.expr("INTERVAL 1 MICROSECOND")), 1)
-    first = runs.groupBy(last_whole.alias("through")).agg(F.unix_micros(F.min("finished_at")).alias("at")).collect()
-    reached: Mapping[date, int] = {row["through"]: row["at"] for row in first}
-    found = {}
-    for day in days:
-        ends = [at for through, at in reached.items() if str(through) >= day]
-        if ends:
-            found[day] = min(ends)
+def _after_final(settles: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What late events have done to each date after it was final, by the fields of `DateFinality`."""
+    found: dict[str, dict[str, Any]] = {}
+    for settle in settles:
+        for day, counts in (settle["detail"].get("after_final") or {}).items():
+            sums = found.setdefault(day, {"looked_up_after": 0, "changed_after": 0, "changed_at": None})
+            sums["looked_up_after"] += counts.get("looked_up") or 0
+            if counts.get("changed"):
+                sums["changed_after"] += counts["changed"]
+                sums["changed_at"] = max(settle["finished_at"], sums["changed_at"] or 0)
     return found
+
+
+def _final_since(settles: Sequence[Mapping[str, Any]], day: str) -> int | None:
+    """When settle first finished with a horizon at or beyond the end of a date (microseconds)."""
+    end = (date.fromisoformat(day) - EPOCH.date()).days * _DAY_US + _DAY_US - 1
+    return min((s["finished_at"] for s in settles if s["horizon"] is not None and s["horizon"] >= end), default=None)
 
 
 def _written(duration: timedelta | None) -> str | None:

@@ -1,21 +1,19 @@
 """Health at a glance, from the ledger: how far each query is, what is wrong, what to do about it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from textwrap import wrap
 from typing import Any
 
-from pyspark.sql import functions as F
+import pyarrow.compute as pc
 
 from pipelines.config import Config
-from pipelines.gaps import accepted
+from pipelines.control.facts import Facts
 from pipelines.instants import iso, now_us
-from pipelines.join.reading import unread
-from pipelines.lake import Lake
+from pipelines.observe.entries import last_days, latest_and_recent, read_facts
 from pipelines.observe.lag import (
     BACKLOG,
-    RECENT_US,
     Finding,
     Lag,
     Latest,
@@ -27,8 +25,8 @@ from pipelines.observe.lag import (
     versions_read,
     waiting,
 )
-from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
-from pipelines.observe.ledger import Ledger
+from pipelines.observe.lateness import Lateness, lateness_lines, lateness_of
+from pipelines.observe.reader import TableReader, rows_of
 from pipelines.readable import LINE_WIDTH, about, size
 
 
@@ -82,10 +80,10 @@ class Status:
         return "\n".join(lines)
 
 
-def read_status(lake: Lake, config: Config) -> Status:
+def read_status(reader: TableReader, config: Config) -> Status:
     """Read the state of the pipeline; a lake that is not there yet is a finding, not an error."""
-    if not lake.exists("ledger"):
-        finding = Finding(problem=f"no ledger in {lake.root}: nothing has run yet", remedy="run `rejoin ingest --once`")
+    if not reader.exists("ledger"):
+        finding = Finding(problem=f"no ledger in {reader.location}: nothing has run yet", remedy="run `rejoin ingest --once`")
         return Status(
             healthy=False,
             horizon=None,
@@ -98,52 +96,49 @@ def read_status(lake: Lake, config: Config) -> Status:
             lateness=None,
             findings=[finding],
         )
-    ledger = Ledger(lake)
-    names = [*(f"ingest:{stream.name}" for stream in lake.streams.both), "join", "settle"]
-    last = ledger.latest((*names, BACKLOG))
-    now, horizon = now_us(), ledger.horizon()
-    recent = ledger.since({name: entry["finished_at"] - RECENT_US for name in names if (entry := last[name])})
-    rates = [each for name, entries in recent.items() if (each := throughput(name, entries))]
-    behind, joined = _lag(lake, last, horizon), last["join"]
-    dropped = lake.read("ledger").agg(F.sum("rows_dropped_by_watermark")).collect()[0][0] or 0
-    reconciliation = _last_reconciliation(lake)
+    streams, now = [config.stream_name("exposure"), config.stream_name("outcome")], now_us()
+    names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
+    latest, recent = latest_and_recent(reader, [*names, BACKLOG])
+    facts = read_facts(reader, streams, latest)
+    rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
+    lag, joined = _lag(reader, streams, latest, facts), latest["join"]
+    dropped, reconciliation = _dropped(reader), _last_reconciliation(reader)
     findings = [
         *(
             Finding(problem=f"{name} has never run", remedy=f"run `rejoin {name.partition(':')[0]}`")
             for name in names
-            if last[name] is None
+            if latest[name] is None
         ),
         *_problems(dropped, reconciliation),
-        *waiting(behind, joined["finished_at"] if joined else None, now),
+        *waiting(lag, joined["finished_at"] if joined else None, now),
         *falling_behind(rates, now),
     ]
-    settled = last["settle"]
     return Status(
         healthy=not findings,
-        horizon=iso(horizon),
-        settled_to=iso(settled["detail"]["settled"]["horizon"]) if settled else None,
-        queries=[_query(entry) for name in names if (entry := last[name])],
-        quarantined=_quarantined(lake),
-        gaps=_gaps(lake),
+        horizon=iso(facts.horizon),
+        settled_to=iso(facts.settled.horizon),
+        queries=[_query(entry, now) for name in names if (entry := latest[name])],
+        quarantined=_quarantined(reader),
+        gaps=[_gap(fact.stream, fact.detail, fact.at) for fact in facts.of_kind("gap")],
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
-        lateness=read_lateness(lake, config),
+        lateness=lateness_of(reader, config),
         findings=findings,
-        behind=behind,
+        behind=lag,
         rates=rates,
         bound_by=bottleneck(rates),
     )
 
 
-def _lag(lake: Lake, last: Latest, horizon: int | None) -> Lag:
-    streams = {stream.name: stream for stream in lake.streams.both}
-    landed = [entry["detail"].get("max_event_time_us") for name in streams if (entry := last.get(f"ingest:{name}"))]
-    read = {name: version for name, version in versions_read(last).items() if last.get(f"ingest:{name}")}
+def _lag(reader: TableReader, streams: Sequence[str], latest: Latest, facts: Facts) -> Lag:
+    landed = {stream: entry["detail"].get("max_event_time_us") for stream in streams if (entry := latest[f"ingest:{stream}"])}
     return Lag(
-        newest=max((at for at in landed if at is not None), default=None),
-        horizon=horizon,
-        unread={name: unread(lake, streams[name], version) for name, version in read.items()},
-        backlog=backlog_left(last),
+        newest=max((at for at in landed.values() if at is not None), default=None),
+        horizon=facts.horizon,
+        unread={
+            stream: reader.appended_after(stream, read) for stream, read in versions_read(latest).items() if stream in landed
+        },
+        backlog=backlog_left(latest),
     )
 
 
@@ -166,39 +161,44 @@ def _problems(dropped: int, reconciliation: dict[str, Any] | None) -> list[Findi
     return problems
 
 
-def _query(entry: dict[str, Any]) -> dict[str, Any]:
+def _query(entry: Mapping[str, Any], now: int) -> dict[str, Any]:
     return {
         "query": entry["query"],
         "batch": entry["batch"],
         "finished_at": iso(entry["finished_at"]),
-        "age_s": max(0, (now_us() - entry["finished_at"]) // 1_000_000),
+        "age_s": max(0, (now - entry["finished_at"]) // 1_000_000),
         "rows_in": entry["rows_in"] or 0,
         "state_rows": entry["state_rows"],
         "watermark": iso(entry["watermark"]),
     }
 
 
-def _quarantined(lake: Lake) -> dict[str, int]:
-    if not lake.exists("quarantine"):
+def _dropped(reader: TableReader) -> int:
+    column = "rows_dropped_by_watermark"
+    return pc.sum(reader.scan("ledger", [column], [*last_days(reader), ("query", "=", "join")]).read_all()[column]).as_py() or 0
+
+
+def _quarantined(reader: TableReader) -> dict[str, int]:
+    if not reader.exists("quarantine"):
         return {}
-    rows = lake.read("quarantine").groupBy("reason").count().orderBy("reason").collect()
-    return {row["reason"]: row["count"] for row in rows}
+    reasons = pc.value_counts(reader.scan("quarantine", ["reason"]).read_all()["reason"]).to_pylist()
+    return {row["values"]: row["counts"] for row in sorted(reasons, key=lambda row: row["values"])}
 
 
-def _gaps(lake: Lake) -> list[dict[str, str | None]]:
+def _gap(stream: str | None, detail: Mapping[str, Any], at: int) -> dict[str, str | None]:
     """Records that Kafka had lost and that somebody gave up: no fault of the pipeline's health, but nothing to forget."""
-    names = [stream.name for stream in lake.streams.both]
-    return [{"stream": name, "what": str(each), "at": iso(each.at)} for name in names for each in accepted(lake, name)]
+    from pipelines.gaps import Gap
+
+    gaps = "; ".join(str(Gap(**gap)) for gap in detail["gaps"])
+    return {"stream": stream, "what": f"topic {detail['topic']} {gaps}", "at": iso(at)}
 
 
-def _last_reconciliation(lake: Lake) -> dict[str, Any] | None:
-    if not lake.exists("reconciliations"):
+def _last_reconciliation(reader: TableReader) -> dict[str, Any] | None:
+    if not reader.exists("reconciliations"):
         return None
-    rows = lake.read("reconciliations").orderBy(F.desc("finished_at")).limit(1)
-    found = rows.select("verdict", F.unix_micros("finished_at").alias("finished"), "report").collect()
-    if not found:
-        return None
-    return {"verdict": found[0]["verdict"], "finished_at": iso(found[0]["finished"]), "report": found[0]["report"]}
+    runs = rows_of(reader.scan("reconciliations", ["verdict", "finished_at", "report"]))
+    last = max(runs, key=lambda run: int(run["finished_at"]), default=None)
+    return None if last is None else {**last, "finished_at": iso(last["finished_at"])}
 
 
 def _lag_lines(lag: Lag) -> list[str]:
