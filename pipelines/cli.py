@@ -406,23 +406,6 @@ def size(
 # Keeping -----------------------------------------------------------------------------------------------------------------
 
 
-@app.command(rich_help_panel=KEEP)
-def rebuild(
-    since: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Replay landed data from this event time (ISO-8601, UTC).")
-    ] = None,
-    conf: Conf = None,
-    sets: Set = None,
-    debug: Debug = False,
-) -> None:
-    """Drop the join's checkpoint and rebuild its state from landed data. The result stays the same."""
-    from pipelines.jobs.rebuild import rebuild as job
-
-    start = _time(since) if since else None
-    config = _configuration(conf, sets)
-    job(_lake(config, debug), config, start)
-
-
 @app.command("accept-gap", rich_help_panel=KEEP)
 def accept_gap(
     stream: Annotated[str, typer.Argument(help="The stream that ingest stopped at, e.g. playbacks.")],
