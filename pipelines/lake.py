@@ -342,6 +342,12 @@ class Lake:
             with attempt:
                 self.save(writer, table)
 
+    def replace(self, table: str, rows: DataFrame, where: str, *, metadata: Mapping[str, Any]) -> None:
+        """Replace what satisfies a SQL condition on partitions by `rows`, in one commit that carries `metadata`. Columns that the
+        table has beside those of `rows` are null."""
+        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", where)
+        self.save(writer.option("userMetadata", json.dumps(metadata, sort_keys=True)), table)
+
     def save(self, writer: DataFrameWriter, table: str) -> None:
         """Where a Delta writer writes."""
         if self.config.lake_is_catalog:

@@ -230,8 +230,6 @@ def test_looking_at_a_pipeline(tmp_path: Path, command: Command) -> None:
     assert "settle" not in chosen.stdout
     where = command("show", "ledger", "--where", "no such column", *common)
     assert (where.returncode, len(where.stderr.splitlines())) == (2, 1)
-    assert command("rebuild", *common).returncode == 0
-    assert command("rebuild", "--from", "2026-01-01T12:00:00Z", *common).returncode == 0
     assert "vacuumed" in command("maintain", *common).stdout
     assert command("reconcile", *common).returncode == 0
     # As processes, what looks at the environment, and what has to start in the worst of hours.
