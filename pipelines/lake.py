@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from datetime import timedelta
 from functools import cached_property
 from itertools import takewhile
@@ -64,7 +65,10 @@ class Lake:
         return (*both, "quarantine", self.attributed, "control", "ledger", "reconciliations", "reconciliation_diffs")
 
     def with_session(self, spark: SparkSession) -> "Lake":
-        return Lake(spark, self.config)
+        """The same lake through another session; what is known of it is shared."""
+        other = copy(self)
+        other.spark = spark
+        return other
 
     def identifier(self, table: str) -> str:
         """How SQL names the table."""

@@ -69,8 +69,8 @@ def _of_entries(lake: Lake, by_query: Mapping[str, list[_Entry]]) -> Iterator[Fa
         window = entry["detail"]["parts"]["join.hot_window"]
         yield Fact(kind="join", detail={"hot_window": window}, at=entry["finished_at"])
     for entry in by_query.get("settle", ())[-1:]:
-        detail = entry["detail"]
-        yield Fact(kind="settled", version=detail["attributed_version"], detail=dict(detail["settled"]), at=entry["finished_at"])
+        settled, version = entry["detail"]["settled"], entry["detail"].get("attributed_version")
+        yield Fact(kind="settled", version=version, detail=settled, at=entry["finished_at"])
     for query, entries in by_query.items():
         kind, _, stream = query.partition(":")
         if kind == "gap":

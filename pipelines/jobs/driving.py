@@ -26,7 +26,7 @@ def wait(
     tick: Callable[[], Any] = lambda: None,
     *,
     drain: bool = False,
-    done: Callable[[], bool] = lambda: False,
+    done: Callable[[], bool] | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> None:
     """Call `tick` until every query has ended (`drain`), until `done`, or for ever. Raises RejoinError as soon as one fails.
@@ -40,9 +40,9 @@ def wait(
             for query in ended:
                 _raise_failure(query)
             tick()
-            if (drain and len(ended) == len(queries)) or done():
+            if (drain and len(ended) == len(queries)) or (done and done()):
                 return
-            time.sleep(_DRAIN_POLL_SECONDS if drain else _POLL_SECONDS)
+            time.sleep(_DRAIN_POLL_SECONDS if drain or done else _POLL_SECONDS)
     finally:
         release()
         for query in queries:

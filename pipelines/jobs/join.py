@@ -140,7 +140,7 @@ class JoinLane:
     def run(self) -> None:
         """To the end of what had landed at the start (`once`), or until stopped."""
         try:
-            wait([self.query], self.tick, done=self.done if self.once else lambda: False)
+            wait([self.query], self.tick, done=self.done if self.once else None)
         finally:
             self.close()
 

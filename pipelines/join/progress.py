@@ -134,8 +134,9 @@ def _offset(value: Any) -> dict[str, Any]:
 
 
 def _read_whole(offset: Mapping[str, Any]) -> int:
-    """An offset names the version to read next, or the snapshot that is being read."""
-    return -1 if offset.get("isStartingVersion") else int(offset["reservoirVersion"]) - 1
+    """The last version that has been read whole. An offset names the version to read next, or the snapshot that is read, which a
+    start takes in one micro-batch."""
+    return int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
 
 
 def _watermark(progress: Mapping[str, Any]) -> int | None:
