@@ -346,63 +346,6 @@ def doctor(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     raise typer.Exit(2 if any(not finding.ok for finding in findings) else 0)
 
 
-@app.command(rich_help_panel=LOOK)
-def size(
-    impressions_per_second: Annotated[float, typer.Option(help="Exposure events, whatever they are called: the mean of a day.")],
-    playbacks_per_second: Annotated[
-        float | None, typer.Option(help="Outcome events; a tenth of the exposures, if not given.")
-    ] = None,
-    attribution_window: Annotated[str | None, typer.Option(help="As join.attribution_window; so too the next four.")] = None,
-    hot_window: Annotated[str | None, typer.Option(help="join.hot_window")] = None,
-    watermark_delay: Annotated[str | None, typer.Option(help="join.watermark_delay")] = None,
-    trigger: Annotated[str | None, typer.Option(help="trigger.every; the shortest to plan with.")] = None,
-    provider: Annotated[str | None, typer.Option(help="state_store.provider: rocksdb or memory.")] = None,
-    max_trigger: Annotated[str, typer.Option(help="The longest trigger to plan with.")] = "1m",
-    max_settle_every: Annotated[str, typer.Option(help="The longest interval between runs of settle to plan with.")] = "1h",
-    late_share: Annotated[float, typer.Option(help="Events that come late, of each stream.")] = 0.01,
-    late_reach: Annotated[str, typer.Option(help="How far back late events reach.")] = "3h",
-    cold_share: Annotated[float, typer.Option(help="Outcomes without a match in the hot window; see `rejoin status`.")] = 0.2,
-    headroom: Annotated[float, typer.Option(help="The peak, as a multiple of the mean.")] = 2.0,
-    core_speed: Annotated[float, typer.Option(help="Speed of a core, relative to the machine of docs/benchmarks.md.")] = 1.0,
-    cores_per_executor: Annotated[int, typer.Option(help="Cores of an executor, or of the machine.")] = 8,
-    impression_bytes: Annotated[float | None, typer.Option(help="Size of an exposure event as JSON; 202 if not given.")] = None,
-    playback_bytes: Annotated[float | None, typer.Option(help="Size of an outcome event as JSON; 160 if not given.")] = None,
-    output: Annotated[Format, typer.Option("--format")] = Format.text,
-    conf: Conf = None,
-    sets: Set = None,
-    debug: Debug = False,
-) -> None:
-    """What a load needs, from measured costs: cores, state, partitions, intervals, volume; what breaks first. Reads no table."""
-    from pipelines.sizing.demand import demand_of
-    from pipelines.sizing.report import size_up
-
-    keys = {
-        "join.attribution_window": attribution_window,
-        "join.hot_window": hot_window,
-        "join.watermark_delay": watermark_delay,
-        "trigger.every": trigger,
-        "state_store.provider": provider,
-    }
-    config = _configuration(conf, [*(sets or []), *(f"{key}={value}" for key, value in keys.items() if value is not None)])
-    demand = demand_of(
-        config,
-        impressions_per_second,
-        playbacks_per_second,
-        max_trigger=_duration("--max-trigger", max_trigger),
-        max_settle_every=_duration("--max-settle-every", max_settle_every),
-        late_share=late_share,
-        late_reach=_duration("--late-reach", late_reach),
-        cold_share=cold_share,
-        headroom=headroom,
-        core_speed=core_speed,
-        cores_per_executor=cores_per_executor,
-        exposure_bytes=impression_bytes,
-        outcome_bytes=playback_bytes,
-    )
-    sizing = size_up(demand, config)
-    typer.echo(sizing.to_json() if output is Format.json else sizing.to_text())
-
-
 # Keeping -----------------------------------------------------------------------------------------------------------------
 
 
@@ -525,17 +468,6 @@ def _duration(option: str, text: str) -> timedelta:
 
 def _day(value: datetime | None) -> Any:
     return value.date() if value else None
-
-
-def _time(text: str) -> int:
-    from pipelines.instants import to_micros
-
-    try:
-        when = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise ConfigError(f"--from: {text!r} is not an ISO-8601 time, e.g. 2026-01-31T06:00:00Z") from None
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return to_micros(when)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

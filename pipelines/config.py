@@ -22,7 +22,6 @@ from pydantic import (
 from pipelines.ddl import Column, parse_ddl
 from pipelines.durations import format_duration, parse_duration
 from pipelines.kafka_options import check_as_written
-from pipelines.references import is_reference
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Role = Literal["exposure", "outcome"]
@@ -259,35 +258,11 @@ class TolerancesConfig(Model):
     columns: dict[str, ColumnTolerance] = {}
 
 
-class WebhookConfig(Model):
-    """Who is told how a reconciliation ended: a URL that takes a POST of JSON, signed with the secret. `when`: after every run,
-    or after those only that do not simply agree."""
-
-    url: str
-    secret: str | None = None
-    when: Literal["always", "trouble"] = "always"
-
-    @field_validator("url")
-    @classmethod
-    def _is_of_the_web(cls, value: str) -> str:
-        if not re.match(r"https?://.|\$\{(env|secret):", value):
-            raise ValueError(f"{value!r} is no URL that begins with http:// or https://")
-        return value
-
-    @field_validator("secret")
-    @classmethod
-    def _is_kept_elsewhere(cls, value: str | None) -> str | None:
-        if value is not None and not is_reference(value):
-            raise ValueError("a secret is not written here; allowed: ${env:NAME}, ${secret:scope/key}")
-        return value
-
-
 class ReconcileConfig(Model):
     tolerances: TolerancesConfig = TolerancesConfig()
     expectations: ExpectationsConfig = ExpectationsConfig()
     sample: int = Field(default=1000, ge=0, description="differing outcomes kept in reconciliation_diffs, per run")
     reports: str | None = None
-    webhook: WebhookConfig | None = None
 
 
 class SparkConfig(Model):

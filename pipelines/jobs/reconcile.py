@@ -9,8 +9,7 @@ from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.lake import Lake
 from pipelines.reconcile.lock import only_one
-from pipelines.reconcile.notify import Webhook
-from pipelines.reconcile.report import told, write_files, write_history
+from pipelines.reconcile.report import write_files, write_history
 from pipelines.reconcile.run import Plan, Reconciliation, reconcile
 from pipelines.reconcile.since import since_last
 from pipelines.reconcile.span import Range
@@ -33,7 +32,6 @@ def run_reconcile(
     lake.ensure("quarantine", "ledger")
     lake.as_tables_have()
     reports = report_directory(lake, config)
-    webhook = None if config.reconcile.webhook is None else Webhook.of(config.reconcile.webhook)
     with only_one(lake):
         dates = since_last(lake) if span is None else span
         run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
@@ -41,8 +39,6 @@ def run_reconcile(
         result = reconcile(lake, config, plan, run_id=run_id, reports=reports, say=say)
         page = write_files(result, reports)
         write_history(lake, result, page)
-    if webhook is not None and (webhook.when == "always" or result.verdict != "agrees"):
-        webhook.tell(told(result, page))
     return result, page
 
 

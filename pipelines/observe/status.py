@@ -1,6 +1,7 @@
 """Health at a glance, from the ledger: how far each query is, what is wrong, what to do about it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from textwrap import wrap
 from typing import Any
@@ -10,13 +11,25 @@ from pyspark.sql import functions as F
 from pipelines.config import Config
 from pipelines.gaps import accepted
 from pipelines.instants import iso, now_us
+from pipelines.join.reading import unread
 from pipelines.lake import Lake
-from pipelines.observe.behind import Behind, behind_lines, read_behind, waiting
-from pipelines.observe.bounds import Finding, bound_by, falling_behind
+from pipelines.observe.lag import (
+    BACKLOG,
+    RECENT_US,
+    Finding,
+    Lag,
+    Latest,
+    Throughput,
+    backlog_left,
+    bottleneck,
+    falling_behind,
+    throughput,
+    versions_read,
+    waiting,
+)
 from pipelines.observe.lateness import Lateness, lateness_lines, read_lateness
-from pipelines.observe.ledger import PASSED_OVER, Ledger
-from pipelines.observe.rate import RECENT_US, Rate, measure, rate_lines
-from pipelines.readable import LINE_WIDTH
+from pipelines.observe.ledger import Ledger
+from pipelines.readable import LINE_WIDTH, about, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +46,8 @@ class Status:
     last_reconciliation: dict[str, Any] | None
     lateness: Lateness | None
     findings: list[Finding]
-    behind: Behind = field(default_factory=Behind)
-    rates: list[Rate] = field(default_factory=list)
+    behind: Lag = field(default_factory=Lag)
+    rates: list[Throughput] = field(default_factory=list)
     bound_by: str | None = None
 
     def to_json(self) -> str:
@@ -49,7 +62,7 @@ class Status:
         lines = ["HEALTHY" if self.healthy else "NEEDS ATTENTION", ""]
         lines.append(f"  horizon      {self.horizon or 'none yet'} (the join has finished up to here)")
         lines.append(f"  settled to   {self.settled_to or 'none yet'}")
-        lines += behind_lines(self.behind)
+        lines += _lag_lines(self.behind)
         for query in self.queries:
             state = f", {query['state_rows']:,} state rows" if query["state_rows"] is not None else ""
             lines.append(
@@ -61,7 +74,7 @@ class Status:
             lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
         lines.append(f"  reconciled   {last['verdict'] + ' at ' + last['finished_at'] if last else 'never'}")
-        lines += rate_lines(self.rates)
+        lines += _throughput_lines(self.rates)
         lines += wrap(self.bound_by or "", LINE_WIDTH, initial_indent="  bound by     ", subsequent_indent=" " * 15)
         lines += lateness_lines(self.lateness) if self.lateness else []
         for finding in self.findings:
@@ -87,10 +100,11 @@ def read_status(lake: Lake, config: Config) -> Status:
         )
     ledger = Ledger(lake)
     names = [*(f"ingest:{stream.name}" for stream in lake.streams.both), "join", "settle"]
-    last = ledger.latest((*names, PASSED_OVER))
+    last = ledger.latest((*names, BACKLOG))
     now, horizon = now_us(), ledger.horizon()
-    rates = measure(ledger.since({name: entry["finished_at"] - RECENT_US for name in names if (entry := last[name])}))
-    behind, provider = read_behind(lake, last, horizon), config.state_store.provider
+    recent = ledger.since({name: entry["finished_at"] - RECENT_US for name in names if (entry := last[name])})
+    rates = [each for name, entries in recent.items() if (each := throughput(name, entries))]
+    behind, joined = _lag(lake, last, horizon), last["join"]
     dropped = lake.read("ledger").agg(F.sum("rows_dropped_by_watermark")).collect()[0][0] or 0
     reconciliation = _last_reconciliation(lake)
     findings = [
@@ -100,8 +114,8 @@ def read_status(lake: Lake, config: Config) -> Status:
             if last[name] is None
         ),
         *_problems(dropped, reconciliation),
-        *waiting(behind, last, now=now),
-        *falling_behind(rates, state_store=provider, now=now),
+        *waiting(behind, joined["finished_at"] if joined else None, now),
+        *falling_behind(rates, now),
     ]
     settled = last["settle"]
     return Status(
@@ -117,7 +131,19 @@ def read_status(lake: Lake, config: Config) -> Status:
         findings=findings,
         behind=behind,
         rates=rates,
-        bound_by=bound_by(rates, state_store=provider),
+        bound_by=bottleneck(rates),
+    )
+
+
+def _lag(lake: Lake, last: Latest, horizon: int | None) -> Lag:
+    streams = {stream.name: stream for stream in lake.streams.both}
+    landed = [entry["detail"].get("max_event_time_us") for name in streams if (entry := last.get(f"ingest:{name}"))]
+    read = {name: version for name, version in versions_read(last).items() if last.get(f"ingest:{name}")}
+    return Lag(
+        newest=max((at for at in landed if at is not None), default=None),
+        horizon=horizon,
+        unread={name: unread(lake, streams[name], version) for name, version in read.items()},
+        backlog=backlog_left(last),
     )
 
 
@@ -173,3 +199,34 @@ def _last_reconciliation(lake: Lake) -> dict[str, Any] | None:
     if not found:
         return None
     return {"verdict": found[0]["verdict"], "finished_at": iso(found[0]["finished"]), "report": found[0]["report"]}
+
+
+def _lag_lines(lag: Lag) -> list[str]:
+    """For a terminal."""
+    lines = []
+    if lag.seconds is not None:
+        lines.append(f"  behind       {about(lag.seconds)}: from the horizon to the newest landed event, {iso(lag.newest)}")
+    if lag.unread:
+        some = [f"{stream} {files:,} files, {size(count)}" for stream, (files, count) in lag.unread.items() if files]
+        lines.append(f"  unread       {'; '.join(some) or 'nothing: the join has read all that has landed'}")
+    if lag.backlog is not None:
+        lines.append(f"  left over    a backlog up to {iso(lag.backlog.up_to)} that settle has not read yet")
+        lines.append(f"               ({lag.backlog}): run `rejoin settle --once`")
+    return lines
+
+
+def _throughput_lines(found: Sequence[Throughput]) -> list[str]:
+    """For a terminal: a line of figures for each query, and one with its phases."""
+    head = f"  {'':<24} {'busy':>6} {'events/s':>10} {'pace':>9} {'median':>9} {'last':>9}"
+    lines = ["", "throughput (each query's last 10 minutes: events/s while busy; a micro-batch's seconds)", head]
+    for each in found:
+        busy, pace = _shown(each.utilisation, "{:.0%}"), _shown(each.pace, "{:,.2f} x")
+        rate, seconds = _shown(each.processed_per_second, "{:,.1f}"), f"{each.median:>7.1f} s {each.last:>7.1f} s"
+        lines.append(f"  {each.query:<24} {busy:>6} {rate:>10} {pace:>9} {seconds}")
+        phases = ", ".join(f"{name} {share:.0%}" for name, share in each.shares().items() if share >= 0.02)
+        lines += wrap(phases, LINE_WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
+    return lines if found else []
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -76,20 +76,6 @@ def to_json(run: Reconciliation, *, dry_run: bool = False) -> str:
     return json.dumps({**to_dict(run), **plan}, indent=2, sort_keys=True, default=str)
 
 
-def told(run: Reconciliation, page: Path) -> dict[str, Any]:
-    """What a webhook gets: the report's figures without its tables, and one sentence."""
-    named = ("schema_version", "run_id", "verdict", "agrees", "started_at", "finished_at", "dates", "streams", "counts", "causes")
-    mended = ("relanded", "data_files_let_go", "copies_removed", "unsourced_removed", "placed")
-    data, more = to_dict(run), ("differences", "repaired", *mended, "repair_refused")
-    failed = [check.name for check in run.checks if check.failed]
-    return {
-        **{name: data[name] for name in (*named, *more)},
-        "failed": failed,
-        "sentence": _verdict_sentence(run),
-        "report": str(page),
-    }
-
-
 def to_text(run: Reconciliation) -> str:
     """The report for a terminal: verdict first."""
     books = run.account

@@ -172,7 +172,7 @@ def reconcile(
             causes=total.causes,
             sample=total.sample,
             lateness=read_lateness(lake, config),
-            configuration={**definition(config), **config.reconcile.model_dump(mode="json", exclude={"webhook"})},
+            configuration={**definition(config), **config.reconcile.model_dump(mode="json")},
             versions=_versions(lake),
             earlier=earlier_runs(lake),
         )
