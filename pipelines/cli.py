@@ -351,6 +351,24 @@ def doctor(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
 # Keeping -----------------------------------------------------------------------------------------------------------------
 
 
+@app.command(rich_help_panel=KEEP)
+def backfill(
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First event date (UTC).")],
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last event date, inclusive.")] = None,
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Attribute landed outcomes again by this configuration, one commit a date; what a change of rule needs. Restartable."""
+    from pipelines.jobs.backfill import backfill as job
+
+    if last and first > last:
+        raise ConfigError("--from: lies after --to")
+    config = _configuration(conf, sets)
+    for line in job(_lake(config, debug), config, first.date(), _day(last)):
+        typer.echo(line)
+
+
 @app.command("accept-gap", rich_help_panel=KEEP)
 def accept_gap(
     stream: Annotated[str, typer.Argument(help="The stream that ingest stopped at, e.g. playbacks.")],

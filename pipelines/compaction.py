@@ -6,6 +6,7 @@ overtakes is tried again by the sink.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
@@ -14,7 +15,6 @@ import structlog
 
 from pipelines.errors import first_line, is_interrupted
 from pipelines.lake import Lake, conflict_retries, is_overtaken
-from pipelines.observe.ledger import Ledger
 from pipelines.session import set_within
 
 # Of dates that are still written to, files from 16 MiB on are left as they are (unless many of their rows have been replaced), so
@@ -37,21 +37,22 @@ class Compaction:
     """Compacts what is open every so often, between other work; never where that is 0."""
 
     lake: Lake
+    horizon: Callable[[], int | None]
     every: timedelta
     _last: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
         if self.every and time.monotonic() - self._last >= self.every.total_seconds():
             self._last = time.monotonic()
-            compact_open(self.lake)
+            compact_open(self.lake, self.horizon())
 
 
-def compact_open(lake: Lake) -> dict[str, Compacted]:
+def compact_open(lake: Lake, horizon: int | None) -> dict[str, Compacted]:
     """Compact the partitions that are not `compact_closed`'s; by table, those that exist. A table that does not let itself be
     compacted is left as it is, with a warning: what reads it is slower, and no lane ends for that. So is one in which another
     writer was first, until the next time."""
-    closed_before, done = closed_event_dates_before(lake), {}
-    for table in filter(lake.exists, lake.all_tables):
+    closed_before, done = closed_event_dates_before(horizon), {}
+    for table in filter(lake.exists, lake.tables):
         column, bound = _bound(lake, table, closed_before)
         try:
             with set_within(lake.spark, _OF_OPEN_DATES):
@@ -76,9 +77,8 @@ def compact_closed(lake: Lake, table: str, closed_before: str | None) -> Compact
     return done
 
 
-def closed_event_dates_before(lake: Lake) -> str | None:
-    """The date of the horizon: earlier event dates get late rows only. None before there is one."""
-    horizon = Ledger(lake).horizon() if lake.exists("ledger") else None
+def closed_event_dates_before(horizon: int | None) -> str | None:
+    """The date of the horizon (microseconds): earlier event dates get late rows only. None before there is one."""
     return None if horizon is None else f"{datetime.fromtimestamp(horizon / 1e6, tz=timezone.utc):%Y-%m-%d}"
 
 

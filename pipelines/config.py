@@ -41,7 +41,7 @@ BRONZE_COLUMNS = (
     "rescued",
 )
 ATTRIBUTION_COLUMNS = ("exposure_id", "exposure_time", "attributed_by", "updated_at")
-INTERNAL_TABLES = ("quarantine", "ledger", "reconciliations", "reconciliation_diffs", "heartbeats")
+INTERNAL_TABLES = ("quarantine", "control", "ledger", "reconciliations", "reconciliation_diffs")
 
 
 class Model(BaseModel):

@@ -1,7 +1,7 @@
 """What a stream of events is to the rest of the code: names, schema, identity, time, partitions."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import cast
 
@@ -21,7 +21,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.config import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, PARTITION_COLUMNS, Config, Role
+from pipelines.config import Config, Role
 
 _UTC_TIMESTAMP = TimestampType()
 _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
@@ -116,12 +116,12 @@ class EventStream:
         """A null key matches nothing (DESIGN section 2)."""
         return reduce(lambda a, b: a & b, (F.col(key).isNotNull() for key in self.keys))
 
-    def keys_aside(self) -> list[Column]:
+    def aliased_keys(self) -> list[Column]:
         """Select the keys under names of their own, for a frame that is to be matched with one that has them too."""
         return [F.col(key).alias(f"__key_{key}") for key in self.keys]
 
     def same_keys(self) -> Column:
-        """Whether the keys equal those that `keys_aside` has selected on the other side; never where one is null."""
+        """Whether the keys equal those that `aliased_keys` has selected on the other side; never where one is null."""
         return reduce(lambda a, b: a & b, (F.col(key) == F.col(f"__key_{key}") for key in self.keys))
 
     def event_rank(self, prefix: str = "") -> str:
@@ -139,31 +139,17 @@ class EventStream:
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """The two streams of one join, and the columns that it carries from exposure to outcome.
-
-    `withheld` are carried columns that stay null: of outcomes from before they were carried (`pipelines.inforce`).
-    """
+    """The two streams of one join, and the columns that it carries from exposure to outcome."""
 
     exposure: EventStream
     outcome: EventStream
     carry: tuple[str, ...]
-    withheld: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: Config) -> "Streams":
         return cls(
             exposure=EventStream.of(config, "exposure"), outcome=EventStream.of(config, "outcome"), carry=config.join.carry
         )
-
-    def with_retired(self, exposure: StructType, outcome: StructType, attributed: StructType) -> "Streams":
-        """With the columns that the tables (of these schemas) have beyond what is declared, at the end; those of an exposure that
-        were carried are carried still, for outcomes of then."""
-        events = replace(self.outcome, schema=_with_beyond(self.outcome.schema, outcome, attributed.names))
-        shown = replace(self.exposure, schema=_with_beyond(self.exposure.schema, exposure, exposure.names))
-        taken = {*ATTRIBUTION_COLUMNS, *events.schema.names, *(f"exposure_{name}" for name in self.carry)}
-        once = {name for name in attributed.names if name not in taken}
-        carried = tuple(f.name for f in shown.schema if f"exposure_{f.name}" in once)
-        return replace(self, exposure=shown, outcome=events, carry=(*self.carry, *carried))
 
     @property
     def both(self) -> tuple[EventStream, EventStream]:
@@ -214,26 +200,8 @@ class Streams:
         return [
             F.col(self.exposure.id).alias("exposure_id"),
             F.col(self.exposure.event_time).alias("exposure_time"),
-            *(self._carried(c).alias(f"exposure_{c}") for c in self.carry),
+            *(F.col(c).alias(f"exposure_{c}") for c in self.carry),
         ]
-
-    def _carried(self, name: str) -> Column:
-        return F.lit(None).cast(self.exposure.schema[name].dataType) if name in self.withheld else F.col(name)
-
-    def under(self, keys: tuple[str, ...], carry: tuple[str, ...]) -> "Streams":
-        """The same streams, matched by these keys, with these columns carried of those that the result has."""
-        return replace(
-            self,
-            exposure=replace(self.exposure, keys=keys),
-            outcome=replace(self.outcome, keys=keys),
-            withheld=frozenset(self.carry) - frozenset(carry),
-        )
-
-
-def _with_beyond(declared: StructType, table: StructType, wanted: Collection[str]) -> StructType:
-    """What is declared, then the event's columns that the bronze table has beyond it, of those wanted."""
-    ours = {*declared.names, *BRONZE_COLUMNS, *PARTITION_COLUMNS}
-    return StructType([*declared.fields, *(f for f in table if f.name not in ours and f.name in wanted)])
 
 
 def _sorted_keys(value: str, kind: DataType) -> str:

@@ -4,12 +4,16 @@ Nothing here decides what a row means; it is the I/O edge for tables. Every tabl
 other columns than this configuration needs is altered where `pipelines.evolution` says how, and refused otherwise.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from datetime import timedelta
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
@@ -19,15 +23,14 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from pipelines.config import Config
 from pipelines.errors import LakeError
-from pipelines.events import EventStream, Streams
+from pipelines.events import Streams
 from pipelines.evolution import alterations
 from pipelines.references import resolve
 from pipelines.schemas import TableSpec, table_specs
-from pipelines.tablelog import Commit, files_taken, last_relanded
+from pipelines.tablelog import Commit
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
-_COMMITS_MEANWHILE = 20
 _OVERTAKEN = re.compile(r"DELTA_CONCURRENT|Concurrent\w+Exception|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
@@ -39,8 +42,7 @@ class Lake:
         self.spark = spark
         self.config = config
         self._ensured: set[str] = set()
-        self._ids: dict[str, str] = {}
-        self._streams: Streams | None = None
+        self._names: dict[str, list[str]] = {}
         self.root = config.lake if config.lake_is_catalog else _location(resolve(config.lake, "lake"))
         if config.checkpoints:
             self.checkpoints = _location(resolve(config.checkpoints, "checkpoints"))
@@ -48,14 +50,9 @@ class Lake:
             self.checkpoints = f"{self.root}/_rejoin/checkpoints"
 
     @cached_property
-    def declared(self) -> Streams:
-        """The streams as the configuration has them: what events are held to at the door."""
-        return Streams.of(self.config)
-
-    @property
     def streams(self) -> Streams:
-        """The streams for all that reads tables: as declared, or more (`as_tables_have`)."""
-        return self._streams or self.declared
+        """The two streams, as configured."""
+        return Streams.of(self.config)
 
     @property
     def attributed(self) -> str:
@@ -65,26 +62,22 @@ class Lake:
     def tables(self) -> tuple[str, ...]:
         """The tables that users see, in the order in which data reaches them."""
         both = tuple(stream.name for stream in self.streams.both)
-        return (*both, "quarantine", self.attributed, "ledger", "reconciliations", "reconciliation_diffs")
-
-    @property
-    def all_tables(self) -> tuple[str, ...]:
-        """Those, and the one that no user sees (`pipelines.heartbeats`)."""
-        return (*self.tables, "heartbeats")
+        return (*both, "quarantine", self.attributed, "control", "ledger", "reconciliations", "reconciliation_diffs")
 
     def with_session(self, spark: SparkSession) -> "Lake":
-        other = Lake(spark, self.config)
-        other._streams = self._streams
+        """The same lake through another session; what is known of it is shared."""
+        other = copy(self)
+        other.spark = spark
         return other
 
     def identifier(self, table: str) -> str:
         """How SQL names the table."""
         if self.config.lake_is_catalog:
-            return f"{self.root}.{'rejoin_heartbeats' if table == 'heartbeats' else table}"
+            return f"{self.root}.{table}"
         return f"delta.`{self.path(table)}`"
 
     def path(self, table: str) -> str:
-        return f"{self.root}/_rejoin/heartbeats" if table == "heartbeats" else f"{self.root}/{table}"
+        return f"{self.root}/{table}"
 
     def checkpoint(self, query: str) -> str:
         return f"{self.checkpoints}/{query}"
@@ -112,7 +105,7 @@ class Lake:
     def judge(self, *tables: str) -> dict[str, list[str] | None]:
         """What each of the tables, and of those that depend on the configuration, lacks to be what that says: clauses of ALTER
         TABLE, or None where it does not exist. Raises LakeError for one that cannot become that."""
-        names = dict.fromkeys([*(stream.name for stream in self.declared.both), self.attributed, *tables])
+        names = dict.fromkeys([*(stream.name for stream in self.streams.both), self.attributed, *tables])
         with ThreadPoolExecutor(max_workers=4) as pool:
             found = dict(zip(names, pool.map(self._columns, names), strict=True))
         return {n: None if c is None else alterations(n, self._spec(n).schema, c) for n, c in found.items()}
@@ -124,20 +117,13 @@ class Lake:
                 raise LakeError(f"{self.identifier(table)}: no such table yet; run `rejoin ingest` and `rejoin join` first")
 
     def require_as_configured(self) -> None:
-        """Raise LakeError where a lane has yet to make the tables what the configuration says."""
+        """Raise LakeError where a lane has yet to give the tables the columns of this configuration."""
         behind = [table for table, clauses in self.judge().items() if clauses]
         if behind:
             raise LakeError(
-                f"{self.identifier(behind[0])}: has not got the columns that this configuration says; start a lane with it, "
+                f"{self.identifier(behind[0])}: does not have the columns of this configuration yet; start a lane with it, "
                 "e.g. `rejoin settle --once`"
             )
-
-    def as_tables_have(self) -> None:
-        """From now on `streams` has, beside what the configuration names, the columns that it names no more and the tables still
-        have: rows of before keep them, and are judged with them."""
-        exposure, outcome, attributed = (self._columns(t) for t in (*(s.name for s in self.streams.both), self.attributed))
-        if exposure is not None and outcome is not None and attributed is not None:
-            self._streams = self.declared.with_retired(exposure, outcome, attributed)
 
     def partitions(self, table: str) -> tuple[str, ...]:
         """The columns that a table is partitioned by."""
@@ -151,7 +137,7 @@ class Lake:
 
     @cached_property
     def _specs(self) -> dict[str, TableSpec]:
-        return table_specs(self.declared)
+        return table_specs(self.streams)
 
     def _alter(self, table: str, clause: str) -> None:
         name = self.identifier(table)
@@ -168,9 +154,23 @@ class Lake:
     def exists(self, table: str) -> bool:
         return self._columns(table) is not None
 
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns; none where it does not exist. Asked once."""
+        if table not in self._names:
+            found = self._columns(table)
+            self._names[table] = [] if found is None else found.names
+        return self._names[table]
+
+    def has_table(self, identifier: str) -> bool:
+        """Whether there is a table of this name in SQL."""
+        return self._schema_of(identifier) is not None
+
     def _columns(self, table: str) -> StructType | None:
+        return self._schema_of(self.identifier(table))
+
+    def _schema_of(self, identifier: str) -> StructType | None:
         try:
-            return self.read(table).schema
+            return self.spark.sql(f"SELECT * FROM {identifier}").schema
         except AnalysisException as error:
             missing = ("TABLE_OR_VIEW_NOT_FOUND", "PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND", "DELTA_MISSING_DELTA_TABLE")
             said = f"{error.getCondition() or ''} {error}"
@@ -183,19 +183,16 @@ class Lake:
             f"`{f.name}` {f.dataType.simpleString()}{'' if f.nullable else ' NOT NULL'}" for f in spec.schema.fields
         )
         partitioned = f"PARTITIONED BY ({', '.join(spec.partitions)})" if spec.partitions else ""
-        listed, name = _listed(self._properties(spec)), self.identifier(table)
+        # Constraints as properties, so that a table is there whole or not at all, in one commit.
+        properties = self._properties(spec) | {f"delta.constraints.{name}": predicate for name, predicate in spec.checks}
+        name, listed = self.identifier(table), _listed(properties)
         self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
-        for constraint, predicate in spec.checks:
-            try:
-                self.spark.sql(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({predicate})")
-            except AnalysisException as error:
-                if "CONSTRAINT_ALREADY_EXISTS" not in str(error):  # another lane was first
-                    raise
 
     def _properties(self, spec: TableSpec) -> dict[str, str]:
         return {
             "delta.logRetentionDuration": _interval(self._log_retention(spec)),
             "delta.deletedFileRetentionDuration": _interval(self._file_retention(spec)),
+            "delta.checkpointInterval": "100",
             **dict(spec.properties),
         }
 
@@ -212,14 +209,20 @@ class Lake:
 
     def set_properties(self, table: str) -> list[str]:
         """Give a table the properties that it would be created with today; the names of those that were others."""
-        wanted, have = self._properties(self._spec(table)), self._detail(table)["properties"]
+        wanted, have = self._properties(self._spec(table)), self.table_properties(table)
         differing = {name: value for name, value in wanted.items() if have.get(name) != value}
-        if differing:
-            statement = f"ALTER TABLE {self.identifier(table)} SET TBLPROPERTIES ({_listed(differing)})"
-            for attempt in conflict_retries():
-                with attempt:
-                    self.spark.sql(statement)
+        for attempt in conflict_retries():
+            with attempt:
+                self.set_table_properties(table, differing)
         return list(differing)
+
+    def table_properties(self, table: str) -> dict[str, str]:
+        """The properties of a table, as they are now."""
+        return {row["key"]: row["value"] for row in self.spark.sql(f"SHOW TBLPROPERTIES {self.identifier(table)}").collect()}
+
+    def set_table_properties(self, table: str, properties: Mapping[str, str]) -> None:
+        if properties:
+            self.spark.sql(f"ALTER TABLE {self.identifier(table)} SET TBLPROPERTIES ({_listed(properties)})")
 
     # Reading -----------------------------------------------------------------------------------------------------------
 
@@ -236,17 +239,6 @@ class Lake:
         reader = self.spark.readStream.format("delta").options(**options)
         return reader.table(self.identifier(table)) if self.config.lake_is_catalog else reader.load(self.path(table))
 
-    def tells(self, table: str, version: int) -> bool:
-        """Whether the table can be read as of a version, and what came after as it came: by its log, which it asks for VACUUM
-        too. A VACUUM that left nothing there (on S3 it does not unless told to) is not seen."""
-        try:
-            self.read(table, version)
-        except Exception as error:  # the class differs between classic Spark and Connect
-            if is_gone(error):
-                return False
-            raise
-        return not files_taken(self.commits(table, version))
-
     def version(self, table: str) -> int:
         """The table's latest version; -1 where there is no table."""
         try:
@@ -256,31 +248,23 @@ class Lake:
                 raise
             return -1
 
-    def history(self, table: str, after: int, latest: int | None = None) -> DataFrame:
-        """What DESCRIBE HISTORY says of the commits after a version, up to the latest (as it is known to be, if given), as far
-        back as the log tells; little more of it is read."""
-        latest = self.version(table) if latest is None else latest
-        # The newest commits come first, and more may have come meanwhile.
-        newest = max(0, latest - after) + _COMMITS_MEANWHILE
-        commits = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {newest}")
-        return commits.where(F.col("version").between(after + 1, latest))
+    def newest_commits(self, table: str) -> Iterator[Commit]:
+        """The table's commits, the newest first, as far back as its log tells; reads more of the log as the caller goes on."""
+        most, before = 32, None
+        while True:
+            rows = self.spark.sql(f"DESCRIBE HISTORY {self.identifier(table)} LIMIT {most}").select(*Commit.columns()).collect()
+            found = sorted((Commit(*row) for row in rows), reverse=True)
+            for commit in found:
+                if before is None or commit.version < before:
+                    yield commit
+                    before = commit.version
+            if len(rows) < most:
+                return
+            most *= 8
 
-    def commits(self, table: str, after: int, latest: int | None = None) -> list[Commit]:
-        """As `history`, the latest first."""
-        operation, parameters = F.coalesce("operation", F.lit("")), F.coalesce("operationParameters", F.create_map())
-        when, metadata = F.unix_micros("timestamp"), F.coalesce("userMetadata", F.lit(""))
-        rows = self.history(table, after, latest).select("version", operation, parameters, when, metadata)
-        return sorted((Commit(*row) for row in rows.collect()), reverse=True)
-
-    def last_relanded(self, table: str, after: int, latest: int) -> int:
-        """`last_relanded` of the commits after that version, up to the latest."""
-        return last_relanded(self.commits(table, after, latest), after) if latest > after else after
-
-    def table_id(self, table: str) -> str:
-        """What the table's log, and the offsets of streams over it, call it."""
-        if table not in self._ids:
-            self._ids[table] = str(self._detail(table)["id"])
-        return self._ids[table]
+    def commits(self, table: str, after: int) -> list[Commit]:
+        """The commits after a version, the newest first, as far back as the log tells."""
+        return list(takewhile(lambda commit: commit.version > after, self.newest_commits(table)))
 
     def size(self, table: str) -> tuple[int, int]:
         """Files and bytes of the latest version."""
@@ -341,40 +325,32 @@ class Lake:
         complete = snapshot.count() - earlier.count() == landed.count() - earlier.where(recent).count()
         return landed if complete else snapshot
 
-    def max_event_time(self, stream: EventStream, version: int | None = None) -> int | None:
-        """The greatest event time in bronze, in microseconds since the epoch; None where bronze is empty, or the version gone.
-
-        Reads partition values first, then one partition: cheap however long bronze is.
-        """
-        try:
-            return self._max_of_newest_date(self.read(stream.name, version), stream.event_time)
-        except Exception as error:  # as above
-            if version is not None and is_gone(error):
-                return None
-            raise
-
-    def door_watermark(self, stream: EventStream, version: int) -> int | None:
-        """A door watermark that a row of bronze at `version` met, the greatest of the newest partition; None where none did."""
-        return self._max_of_newest_date(self.read(stream.name, version), "door_watermark")
-
-    def _max_of_newest_date(self, bronze: DataFrame, column: str) -> int | None:
-        date = bronze.select(F.max("event_date").cast("string")).collect()[0][0]
-        if date is None:
-            return None
-        newest = bronze.where(F.col("event_date") == F.to_date(F.lit(date)))
-        found = newest.select(F.unix_micros(F.max(column))).collect()[0][0]
-        return None if found is None else int(found)
-
     # Writing -----------------------------------------------------------------------------------------------------------
 
-    def append(self, table: str, rows: DataFrame, *, transaction: tuple[str, int] | None = None) -> None:
-        """Append in one commit. With `transaction` (application id, version), a version that was committed is not again."""
+    def append(
+        self,
+        table: str,
+        rows: DataFrame,
+        *,
+        transaction: tuple[str, int] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append in one commit, which carries `metadata` as JSON. With `transaction` (application id, version), a version that
+        was committed is not again."""
         writer = rows.write.format("delta").mode("append")
+        if metadata is not None:
+            writer = writer.option("userMetadata", json.dumps(metadata, sort_keys=True))
         if transaction:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         for attempt in conflict_retries():
             with attempt:
                 self.save(writer, table)
+
+    def replace(self, table: str, rows: DataFrame, where: str, *, metadata: Mapping[str, Any]) -> None:
+        """Replace what satisfies a SQL condition on partitions by `rows`, in one commit that carries `metadata`. Columns that the
+        table has beside those of `rows` are null."""
+        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", where)
+        self.save(writer.option("userMetadata", json.dumps(metadata, sort_keys=True)), table)
 
     def save(self, writer: DataFrameWriter, table: str) -> None:
         """Where a Delta writer writes."""
@@ -426,7 +402,14 @@ def as_text_times(rows: DataFrame) -> DataFrame:
 
 
 def _listed(properties: Mapping[str, str]) -> str:
-    return ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
+    """As SQL has a list of properties."""
+    quoted = ((_quoted(name), _quoted(value)) for name, value in properties.items())
+    return ", ".join(f"{name} = {value}" for name, value in quoted)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _interval(length: timedelta) -> str:

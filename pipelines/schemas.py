@@ -45,13 +45,14 @@ LEDGER_SCHEMA = StructType(
     ]
 )
 
-HEARTBEATS_SCHEMA = StructType(
+CONTROL_SCHEMA = StructType(
     [
-        StructField("stream", StringType(), False),
         StructField("kind", StringType(), False),
-        StructField("event_time", TimestampType(), False),
-        StructField("bronze_version", LongType(), False),
-        StructField("created_at", TimestampType(), False),
+        StructField("stream", StringType()),
+        StructField("event_time", TimestampType()),
+        StructField("version", LongType()),
+        StructField("detail", StringType()),
+        StructField("at", TimestampType(), False),
     ]
 )
 
@@ -101,8 +102,7 @@ class TableSpec:
     log_days: int | None = None
 
 
-# For tables that nobody reads as of an earlier version. Each commit leaves files in the log's directory, which every read lists,
-# and the ledger has three commits a trigger (docs/scale.md).
+# For tables that nobody reads as of an earlier version: each commit leaves files in the log's directory, which every read lists.
 _LATEST_ONLY = 1
 
 
@@ -111,7 +111,7 @@ def table_specs(streams: Streams) -> dict[str, TableSpec]:
     specs = {
         "quarantine": TableSpec(QUARANTINE_SCHEMA, ("ingest_date",), log_days=_LATEST_ONLY),
         "ledger": TableSpec(LEDGER_SCHEMA, ("run_date",), log_days=_LATEST_ONLY),
-        "heartbeats": TableSpec(HEARTBEATS_SCHEMA),  # the join reads it as a stream
+        "control": TableSpec(CONTROL_SCHEMA, log_days=_LATEST_ONLY),
         "reconciliations": TableSpec(RECONCILIATIONS_SCHEMA, ("run_date",), log_days=_LATEST_ONLY),
         "reconciliation_diffs": TableSpec(DIFFS_SCHEMA, ("run_date",), log_days=_LATEST_ONLY),
     }

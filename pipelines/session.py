@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -35,16 +35,12 @@ _SEMANTIC = {
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
     # Of a key that stands twice in a line the last counts, for VARIANT as for the parser.
     "spark.sql.variant.allowDuplicateKeys": "true",
-    # Every micro-batch of a drain must reach the ledger.
-    "spark.sql.streaming.numRecentProgressUpdates": "10000",
 }
 
 # Options whose values neither a plan, nor Spark's page, nor `SET -v` shows: what Spark hides by itself, and the logins and keys
 # of Kafka clients. `spark.redaction.regex` says the same of all settings, but only where the session is started here.
 _HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
 _HIDING = {"spark.sql.redaction.options.regex": f"{_HIDDEN}|url"}
-
-_INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 
 def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
@@ -75,14 +71,6 @@ def set_within(session: SparkSession, settings: Mapping[str, str]) -> Iterator[N
                 session.conf.unset(key)
             else:
                 session.conf.set(key, earlier)
-
-
-def interpreted(session: SparkSession) -> AbstractContextManager[None]:
-    """Within, plans are interpreted and not compiled: for few rows, writing the code of a plan costs more than running it, and
-    Delta's plans over a table's log are wide. What they answer is the same. Nothing changes on Databricks, whose plans another
-    engine runs, nor behind Spark Connect, where all micro-batches have one session."""
-    elsewhere = behind_connect(session) or "DATABRICKS_RUNTIME_VERSION" in os.environ
-    return nullcontext() if elsewhere else set_within(session, _INTERPRETED)
 
 
 def behind_connect(session: SparkSession) -> bool:

@@ -14,19 +14,22 @@ may take an exposure away again.
 import json
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
+from pipelines.control.rule import PROPERTY, registered_rule, require_same
 from pipelines.events import Streams
 from pipelines.lake import Lake, at, column_list, conflict_retries
+from pipelines.model.rule import Rule
 from pipelines.session import set_within
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+# The source of a MERGE is materialised already: Delta would do it once more.
+_MATERIALISED = {"spark.databricks.delta.merge.materializeSource": "none"}
 
 
 @dataclass(frozen=True)
@@ -59,40 +62,52 @@ class AttributedSink:
         `resolve`.
 
         The plan of `candidates` is executed fully, exactly once, before the table is touched: a stateful plan needs that
-        also where there is nothing to write. `metadata` is committed with the rows; `stamp` (microseconds) is the `updated_at` of
-        those that change, the time of the commit if None.
+        also where there is nothing to write. It is cut off from what it wrote: a block that is lost fails the write, and runs
+        no stateful plan again. `metadata` is committed with the rows; `stamp` (microseconds) is the `updated_at` of those that
+        change, the time of the commit if None.
         """
-        clock = time.monotonic()
-        updates = resolve(candidates, self.streams, first_events=first_events).persist()
-        try:
-            dates = [row[0] for row in updates.select(F.col("event_date").cast("string")).distinct().collect()]
-            inserted = updated = 0
-            merging = time.monotonic()
-            if dates:
-                with user_metadata(updates.sparkSession, metadata):
-                    inserted, updated = self._merge(updates, lane, sorted(dates), stamp)
-            merged = time.monotonic()
-        finally:
-            updates.unpersist()
-        return SinkResult(inserted, updated, time.monotonic() - clock, merged - merging)
+        clock, observation = time.monotonic(), Observation()
+        resolved = resolve(candidates, self.streams, first_events=first_events)
+        dates_of = F.collect_set(F.col("event_date").cast("string")).alias("dates")
+        updates = resolved.observe(observation, dates_of).localCheckpoint(eager=True)
+        dates = sorted(observation.get["dates"])
+        inserted = updated = 0
+        merging = time.monotonic()
+        if dates:
+            inserted, updated = self._merge(updates, lane, dates, stamp, metadata or {})
+        merged = time.monotonic()
+        return SinkResult(inserted, updated, merged - clock, merged - merging)
 
-    def _merge(self, updates: DataFrame, lane: str, dates: list[str], stamp: int | None) -> tuple[int, int]:
+    def _merge(
+        self, updates: DataFrame, lane: str, dates: list[str], stamp: int | None, metadata: Mapping[str, Any]
+    ) -> tuple[int, int]:
         streams, outcome = self.streams, self.streams.outcome
         new_event, old_event = outcome.event_rank("s."), outcome.event_rank("t.")
         new_exposure, old_exposure = streams.exposure_rank("s."), streams.exposure_rank("t.")
         fresh = [f.name for f in streams.exposure_columns] + ["attributed_by", "updated_at"]
         names = streams.attributed_schema.names
+        # Columns that were carried once are null in rows that are attributed again.
+        retired = [name for name in self.lake.columns(self.lake.attributed) if name.startswith("exposure_") and name not in names]
         clauses = f"""
-            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names)}
+            WHEN MATCHED AND {new_event} < {old_event} THEN UPDATE SET {_assignments(names, retired)}
             WHEN MATCHED AND {new_event} = {old_event} AND s.exposure_time IS NOT NULL
-              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh)}
+              AND (t.exposure_time IS NULL OR {new_exposure} > {old_exposure}) THEN UPDATE SET {_assignments(fresh, retired)}
             WHEN NOT MATCHED THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
         """
         keys = f"t.event_date = s.event_date AND t.`{outcome.id}` = s.`{outcome.id}`"
         literals = ", ".join(f"DATE'{date}'" for date in dates)
         when = F.current_timestamp() if stamp is None else at(stamp)
         stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", when)
-        return merge(self.lake, self.lake.attributed, stamped, f"t.event_date IN ({literals}) AND {keys}", clauses)
+        own = Rule.of(self.lake.config)
+        settings = {**_MATERIALISED, USER_METADATA: json.dumps({**metadata, PROPERTY: own.as_dict()}, sort_keys=True)}
+        with set_within(updates.sparkSession, settings):
+            condition = f"t.event_date IN ({literals}) AND {keys}"
+            return merge(self.lake, self.lake.attributed, stamped, condition, clauses, again=self._require_same_rule)
+
+    def _require_same_rule(self) -> None:
+        known = registered_rule(self.lake)
+        if known is not None:
+            require_same(self.lake, known, Rule.of(self.lake.config))
 
 
 def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = False) -> DataFrame:
@@ -118,10 +133,12 @@ def _first(rows: DataFrame, identity: str, order: list[Column]) -> DataFrame:
     return rows.withColumn("__rank", F.row_number().over(place)).where("__rank = 1")
 
 
-def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: str) -> tuple[int, int]:
+def merge(
+    lake: Lake, table: str, source: DataFrame, condition: str, clauses: str, *, again: Callable[[], None] = lambda: None
+) -> tuple[int, int]:
     """MERGE `source` (alias s) into `table` (alias t), again where another writer was first; rows inserted and updated.
 
-    `source` must be materialised or deterministic: a retry reads it again.
+    `source` must be materialised or deterministic: a retry reads it again. `again` is called before a retry.
     """
     spark, view = source.sparkSession, f"rejoin_{uuid.uuid4().hex}"
     source.createOrReplaceTempView(view)
@@ -129,16 +146,13 @@ def merge(lake: Lake, table: str, source: DataFrame, condition: str, clauses: st
     try:
         for attempt in conflict_retries():
             with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    again()
                 row = spark.sql(statement).collect()[0].asDict()
     finally:
         spark.catalog.dropTempView(view)
     return int(row.get("num_inserted_rows") or 0), int(row.get("num_updated_rows") or 0)
 
 
-def user_metadata(spark: SparkSession, metadata: Mapping[str, Any] | None) -> AbstractContextManager[None]:
-    """Commits made within carry `metadata` as JSON. The setting is the session's: one lane, one session."""
-    return set_within(spark, {} if metadata is None else {USER_METADATA: json.dumps(metadata, sort_keys=True)})
-
-
-def _assignments(names: list[str]) -> str:
-    return ", ".join(f"t.`{name}` = s.`{name}`" for name in names)
+def _assignments(names: list[str], nulled: list[str]) -> str:
+    return ", ".join([*(f"t.`{name}` = s.`{name}`" for name in names), *(f"t.`{name}` = NULL" for name in nulled)])

@@ -1,7 +1,11 @@
 """What the log of a table tells of its commits: whether they bring events, and whether files of before them can still be read."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
 
 NO_DATA_CHANGE = (
     "ADD CONSTRAINT",
@@ -24,10 +28,6 @@ NO_DATA_CHANGE = (
     "VACUUM END",
 )
 """What DESCRIBE HISTORY calls commits that neither add rows nor take any away."""
-MENDED = "rejoin.mended"
-"""In the metadata of commits that took copies out of bronze, or put back what it had lost: nothing in them is new."""
-RELANDED = "rejoin.relanded"
-"""Beside that, in the metadata of those by which an answer may be another."""
 _KEEPS_FILES = {"CREATE TABLE", *NO_DATA_CHANGE} - {"OPTIMIZE", "REORG"}
 # How far apart the times of a commit and of its files may be.
 _SLACK_US = 600_000_000
@@ -41,22 +41,49 @@ class Commit(NamedTuple):
     parameters: dict[str, str]
     at: int
     metadata: str
+    metrics: dict[str, str]
+
+    @classmethod
+    def columns(cls) -> list[Column]:
+        """Of DESCRIBE HISTORY, in order."""
+        return [
+            F.col("version"),
+            F.coalesce("operation", F.lit("")),
+            F.coalesce("operationParameters", F.create_map()),
+            F.unix_micros("timestamp"),
+            F.coalesce("userMetadata", F.lit("")),
+            F.coalesce("operationMetrics", F.create_map()),
+        ]
+
+    def ours(self, key: str) -> dict[str, Any] | None:
+        """What a writer of Rejoin put under a key of the commit's metadata; None where it is not there."""
+        if key not in self.metadata:
+            return None
+        try:
+            found = json.loads(self.metadata).get(key)
+        except (ValueError, AttributeError):
+            return None
+        return found if isinstance(found, dict) else None
 
     @property
-    def brings_nothing(self) -> bool:
-        """Whether no event is new in it: it neither adds rows nor takes any away, or reconcile mended the table by it."""
-        return self.operation in NO_DATA_CHANGE or MENDED in self.metadata
+    def changes_no_data(self) -> bool:
+        """Whether it neither adds rows nor takes any away."""
+        return self.operation in NO_DATA_CHANGE
+
+    @property
+    def appends(self) -> bool:
+        """Whether it only adds rows."""
+        return self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
 
     @property
     def keeps_files(self) -> bool:
         """Whether no data file goes out of the table by it."""
-        return self.operation in _KEEPS_FILES or self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
+        return self.operation in _KEEPS_FILES or self.appends
 
-
-def last_relanded(commits: Iterable[Commit], after: int) -> int:
-    """The last version after that one, of those that the log tells of, in which reconcile changed what bronze answers; that one,
-    where there is none."""
-    return max((commit.version for commit in commits if commit.version > after and RELANDED in commit.metadata), default=after)
+    @property
+    def added(self) -> tuple[int, int]:
+        """Files and bytes that it added."""
+        return int(self.metrics.get("numFiles", 0)), int(self.metrics.get("numOutputBytes", 0))
 
 
 def files_taken(commits: Sequence[Commit]) -> bool:

@@ -92,7 +92,7 @@ def empty_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     """All tables of the default configuration, empty. Delta tables name their files relatively, so a copy is a lake."""
     root = tmp_path_factory.mktemp("template") / "lake"
     lake = Lake(spark, load_config(CONF / "playback.yml", [f"lake={root}"]))
-    lake.ensure(*lake.all_tables)
+    lake.ensure(*lake.tables)
     return root
 
 

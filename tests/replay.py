@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -14,19 +14,20 @@ from pyspark.sql.types import DateType, TimestampType
 from pipelines.configfile import load_config
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join
-from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
 from pipelines.observe.reader import open_reader
 from pipelines.observe.status import Status, read_status
-from pipelines.reconcile.run import Reconciliation
-from pipelines.reconcile.span import Range
 from pipelines.settle.run import SettleResult
+
+if TYPE_CHECKING:
+    from pipelines.reconcile.run import Reconciliation
+    from pipelines.reconcile.span import Range
 
 CONF = Path(__file__).parent.parent / "conf" / "playback.yml"
 
 
-def differences(report: Reconciliation) -> dict[str, int]:
+def differences(report: "Reconciliation") -> dict[str, int]:
     """The rows of a reconciliation by class, as far as there are any that differ."""
     return {name: count for name, count in report.counts.items() if count and name != "matched"}
 
@@ -83,7 +84,10 @@ class Replay:
     def settle(self, *, everything: bool = False) -> SettleResult:
         return settle(self.lake, self.config, everything=everything)
 
-    def reconcile(self, span: Range | None = None, **how: Any) -> Reconciliation:
+    def reconcile(self, span: "Range | None" = None, **how: Any) -> "Reconciliation":
+        from pipelines.jobs.reconcile import run_reconcile
+        from pipelines.reconcile.span import Range
+
         return run_reconcile(self.lake, self.config, span or Range(), **how)[0]
 
     def status(self) -> Status:

@@ -8,15 +8,15 @@ import hypothesis.strategies as st
 import pytest
 from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
+from pipelines.reconcile.compare.batch import attribute, outcome_events
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config import Config
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
-from pipelines.inforce import Rule, Rules
 from pipelines.join.stream_join import hot_candidates
-from pipelines.reconcile.batch import attribute, outcome_events
+from pipelines.model.rule import Rule
 from pipelines.settle.lookup import HOUR_US, lake_candidates, spans
 from pipelines.sink import resolve
 from tests import oracle
@@ -24,7 +24,7 @@ from tests.builders import iso, play, shown
 
 WINDOW = timedelta(hours=6)
 KEYS, CARRY = ("profile_id", "title_id"), ("row_id", "position", "device", "model_version")
-RULES = Rules((Rule(keys=KEYS, window=WINDOW, carry=CARRY),))
+RULE = Rule(keys=KEYS, window=WINDOW, carry=CARRY)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_matching_rules(spark: SparkSession, streams: Streams) -> None:
     playbacks, impressions = frames(spark, streams, outcomes, [apart(case, e) for case, _, shown, _ in CASES for e in shown])
     ways = {
         "join": resolve(hot_candidates(playbacks, impressions, streams, WINDOW), streams),
-        "look-up": resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
-        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
+        "look-up": resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams),
+        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULE),
     }
     answers = sorted((case, answer) for case, *_, answer in CASES)
     for way, found in ways.items():
@@ -77,8 +77,8 @@ def test_matching_rules(spark: SparkSession, streams: Streams) -> None:
 def test_ties_of_time_and_id_go_to_the_greatest_carried_values_nulls_smallest(spark: SparkSession, streams: Streams) -> None:
     exposures = [shown("a", "11:00", position=p, device=d) for p, d in ((None, "tv"), (2, None), (2, "phone"), (1, "web"))]
     playbacks, impressions = frames(spark, streams, [play("p", "12:00")], exposures)
-    looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams).drop("event_date")
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES).drop("__versions")
+    looked_up = resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams).drop("event_date")
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULE).drop("__versions")
     assert [(r["exposure_position"], r["exposure_device"]) for r in looked_up.collect()] == [(2, "phone")]
     assert_df_equality(looked_up, batch, ignore_nullable=True)
 
@@ -95,8 +95,8 @@ def test_of_conflicting_outcomes_the_earliest_then_the_smallest_json_is_the_even
     playbacks, impressions = frames(spark, streams, conflicting, [])
     expected = oracle.attribute(conflicting, [], window=WINDOW)
     for found in (
-        attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
-        resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
+        attribute(outcome_events(playbacks, streams), impressions, streams, RULE),
+        resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams),
     ):
         rows = {r["playback_id"]: (r["device"], r["seconds_watched"]) for r in found.collect()}
         assert rows == {id: (e["device"], e["seconds_watched"]) for id, e in expected.items()}
@@ -119,6 +119,15 @@ def test_spans_cover_the_window_before_each_hour_and_join_where_they_meet() -> N
     assert spans([10 * hour, 11 * hour], before=window) == [(8 * hour, 12 * hour - 1)]
     assert spans([10 * hour, 13 * hour], before=window) == [(8 * hour, 14 * hour - 1)]
     assert spans([10 * hour, 20 * hour], before=window) == [(8 * hour, 11 * hour - 1), (18 * hour, 21 * hour - 1)]
+    assert spans([]) == []
+
+
+def test_many_separate_hours_make_few_spans_of_which_the_widest_gaps_are_left_out() -> None:
+    days = [day * 24 * HOUR_US for day in range(3000)]
+    found = spans([*days, days[-1] + 24 * 365 * HOUR_US])
+    assert len(found) == 32
+    assert found[-1] == (days[-1] + 24 * 365 * HOUR_US, days[-1] + 24 * 365 * HOUR_US + HOUR_US - 1)
+    assert all(any(start <= hour < end for start, end in found) for hour in days)
 
 
 # Few keys and few instants, so that ties, edges and collisions are common.
@@ -138,44 +147,14 @@ def test_look_up_and_batch_agree_with_the_oracle(
         id: (row["event_time"], row["device"], row["exposure_id"], row["exposure_time"], row["exposure_position"])
         for id, row in oracle.attribute(outcomes, exposures, window=WINDOW).items()
     }
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES)
-    looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams)
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULE)
+    looked_up = resolve(lake_candidates(playbacks, impressions, streams, WINDOW), streams)
     for found in (batch, looked_up):
         times = found.withColumn("at", F.unix_micros("event_time")).withColumn("seen", F.unix_micros("exposure_time"))
         rows = {
             r["playback_id"]: (r["at"], r["device"], r["exposure_id"], r["seen"], r["exposure_position"]) for r in times.collect()
         }
         assert rows == expected
-
-
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(outcomes=PLAYS, exposures=SHOWN)
-def test_after_a_change_each_outcome_is_judged_by_its_own_rule(
-    spark: SparkSession, streams: Streams, outcomes: list[Any], exposures: list[Any]
-) -> None:
-    """Until 11:59 by profile alone, within half an hour, nothing carried but the row; after that as configured."""
-    change = oracle.micros(iso("11:59"))
-    rules = Rules(
-        (
-            Rule(keys=("profile_id",), window=timedelta(minutes=30), carry=("row_id",), until=change),
-            Rule(keys=KEYS, window=WINDOW, carry=CARRY, after=change),
-        )
-    )
-    exposures = [{**e, "title_id": "heat"} if e["position"] == 2 else e for e in exposures]
-    before = oracle.attribute(outcomes, exposures, window=timedelta(minutes=30), keys=("profile_id",), carry=("row_id",))
-    after = oracle.attribute(outcomes, exposures, window=WINDOW)
-    expected = {
-        id: (row["exposure_id"], row["exposure_time"], row.get("exposure_position"))
-        for id, new in after.items()
-        for row in [before[id] if new["event_time"] <= change else new]
-    }
-    playbacks, impressions = frames(spark, streams, outcomes, exposures)
-    for found in (
-        attribute(outcome_events(playbacks, streams), impressions, streams, rules),
-        resolve(lake_candidates(playbacks, impressions, streams, rules), streams),
-    ):
-        seen = found.withColumn("seen", F.unix_micros("exposure_time")).collect()
-        assert {r["playback_id"]: (r["exposure_id"], r["seen"], r["exposure_position"]) for r in seen} == expected
 
 
 def test_builders_speak_utc() -> None:

@@ -13,6 +13,7 @@ import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pipelines.ingest.door import accepted, quarantined
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -22,7 +23,6 @@ from pipelines.config import ValueConfig
 from pipelines.errors import ConfigError
 from pipelines.events import EventStream
 from pipelines.ingest.avro import decoded
-from pipelines.ingest.door import accepted, quarantined
 from pipelines.ingest.parse import ParseRules, parse
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}

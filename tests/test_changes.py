@@ -1,6 +1,6 @@
 """A configuration that changes under a running pipeline: tables, rules, the join's state; and what is refused."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,19 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
-from pipelines.errors import LakeError, RejoinError
+from pipelines.control.context import open_context
+from pipelines.control.rule import registered_rule
+from pipelines.errors import ConfigError, LakeError
 from pipelines.evolution import alterations
-from pipelines.inforce import Rule, Rules, put_in_force, require_in_force, rules_in_force
+from pipelines.jobs.backfill import backfill
+from pipelines.jobs.settle import open_settle
+from pipelines.model.rule import RegisteredRule, Rule
 from tests import oracle
 from tests.builders import play, shown
 from tests.replay import Replay
 
 WINDOW = timedelta(hours=6)
+CARRIED = ("row_id", "position", "device", "model_version")
 IMPRESSIONS = (
     "impression_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, profile_id STRING, title_id STRING, row_id STRING, "
     "position {position}, device STRING, model_version STRING{more}"
@@ -84,38 +89,30 @@ def hour(n: int, **more: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 @pytest.mark.slow
-def test_four_changes_with_late_data_in_between(spark: SparkSession, tmp_path: Path) -> None:
-    """An optional column, a carried column, wider types, other shuffle partitions: as if each had been so for all outcomes
-    after it, and nothing is computed from the start again."""
-    carry = "join.carry=[row_id, position, device]"
-    settings = ["join.hot_window=5m", "join.watermark_delay=2m", carry, impressions_schema(), playbacks_schema()]
+def test_changes_by_restart_with_late_data_in_between(spark: SparkSession, tmp_path: Path) -> None:
+    """An optional column, wider types, other shuffle partitions, hot window, delay and provider: nothing is computed again."""
+    settings = ["join.hot_window=5m", "join.watermark_delay=2m", impressions_schema(), playbacks_schema()]
     pipeline = Replay(spark, tmp_path / "run", settings)
     partitions = spark.conf.get("spark.sql.shuffle.partitions")
     impressions: list[Any] = []
     playbacks: list[Any] = []
-    changes: list[int] = []
     read: list[int] = []
     try:
-        for n in range(6):
+        for n in range(5):
             if n == 1:
-                pipeline.reconfigure(playbacks_schema(more=", app STRING"))
+                pipeline.reconfigure(playbacks_schema(more=", app STRING"), "join.hot_window=10m")
             if n == 2:
-                changes.append(max(oracle.micros(p["event_time"]) for p in playbacks))
-                pipeline.reconfigure("join.carry=[row_id, position, device, model_version]")
-            if n == 3:
                 pipeline.reconfigure(impressions_schema("BIGINT"), playbacks_schema("BIGINT", ", app STRING"))
-            if n == 4:
+            if n == 3:
                 spark.conf.set("spark.sql.shuffle.partitions", "3")
+                pipeline.reconfigure("state_store.provider=memory", "join.watermark_delay=3m")
             more = hour(10 + n, **({"app": f"v{n}"} if n else {}))
-            if n >= 3:
+            if n >= 2:
                 more[0][0]["position"] = more[1][0]["seconds_watched"] = 2**40 + n
-            # A playback after the change of an impression before it, which is in the state.
-            more[1].append(play(f"first{n}", f"{10 + n}:00:05", who=f"w{29 % 7}", **({"app": "x"} if n else {})))
-            # Late ones, for outcomes before the last change and after it.
             if n:
                 late = f"{9 + n}:{4 * n:02d}"
                 more[0].append(shown(f"late{n}", late, who="w8"))
-                more[1].append(play(f"lateplay{n}", f"{late}:10", who="w8", **({"app": "late"} if n else {})))
+                more[1].append(play(f"lateplay{n}", f"{late}:10", who="w8", app="late"))
             impressions += more[0]
             playbacks += more[1]
             pipeline.wave(*more)
@@ -125,73 +122,116 @@ def test_four_changes_with_late_data_in_between(spark: SparkSession, tmp_path: P
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
     assert pipeline.dropped() == 0
-    assert pipeline.reconcile().verdict == "agrees"
     pipeline.settle(everything=True)
     assert pipeline.reconcile().verdict == "agrees"
     filled = [{"app": None, **p} for p in playbacks]
-    by_all = oracle.attribute(filled, impressions, window=WINDOW)
-    expected = {
-        id: {**row, "exposure_model_version": row["exposure_model_version"] if row["event_time"] > changes[0] else None}
-        for id, row in by_all.items()
-    }
-    assert pipeline.attributed() == expected
-    # Four shapes of state beside the first; a new one reads what lies above the horizon, not all of bronze again.
-    used = pipeline.rows("ledger", "query = 'checkpoint:join'")
-    assert sorted(r["batch"] for r in used) == [0, 1, 2, 3, 4]
+    assert pipeline.attributed() == oracle.attribute(filled, impressions, window=WINDOW)
+    # A start reads what lies above the horizon and one hot window before it, not all of bronze again.
     again = [now - earlier for earlier, now in pairwise(read)]
     assert max(again) <= 2.5 * read[0], again
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        ["join.attribution_window=1h", "join.keys=[profile_id]"],
-        *(pytest.param([change], marks=pytest.mark.soak) for change in ("join.attribution_window=24h", "join.keys=[profile_id]")),
-    ],
-)
-def test_what_decides_an_answer_changes_for_the_outcomes_after(replay: Any, changes: list[str]) -> None:
-    pipeline = replay("join.hot_window=10m", "join.watermark_delay=2m", "join.attribution_window=3h")
-    first = [shown("far", "02:00"), shown("i1", "09:00"), shown("i2", "11:58", what="heat")]
-    early = [play("p1", "11:00"), play("p2", "12:00"), play("p3", "12:01", what="heat")]
-    pipeline.wave(first, early)
+DAYS = ("2026-01-08", "2026-01-09", "2026-01-10")
+
+
+def on_days() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Of each day an impression two hours, and one of another title some minutes, before two playbacks."""
+    impressions = [shown(f"far{d}", f"{d}T10:00:00Z") for d in DAYS]
+    impressions += [shown(f"near{d}", f"{d}T11:50:00Z", what="heat", position=None) for d in DAYS]
+    playbacks = [play(f"p{d}", f"{d}T12:00:00Z") for d in DAYS] + [play(f"q{d}", f"{d}T12:00:10Z", what="heat") for d in DAYS]
+    return impressions, playbacks
+
+
+RULE_CHANGES = [
+    (["join.attribution_window=1h"], r"join.attribution_window: 6h -> 1h", {"window": timedelta(hours=1)}),
+    (["join.keys=[profile_id]"], r"join.keys: profile_id, title_id -> profile_id", {"keys": ("profile_id",)}),
+    (["join.carry=[row_id]"], r"join.carry: row_id, position, device, model_version -> row_id", {"carry": ("row_id",)}),
+]
+
+
+@pytest.mark.parametrize(("changes", "said", "how"), RULE_CHANGES, ids=["window", "keys", "carry"])
+def test_a_change_of_rule_needs_a_backfill(replay: Any, changes: list[str], said: str, how: dict[str, Any]) -> None:
+    pipeline = replay("join.hot_window=10m", "join.watermark_delay=2m")
+    impressions, playbacks = on_days()
+    pipeline.wave(impressions, playbacks)
     pipeline.join()
     pipeline.settle(everything=True)
-    at = max(oracle.micros(p["event_time"]) for p in early)
+    before = pipeline.attributed()
     pipeline.reconfigure(*changes)
-    # For outcomes before and after the change: some on time, some late.
-    second = [shown("i3", "10:30"), shown("i4", "14:00", what="heat"), shown("i5", "11:59:30")]
-    more = [
-        play("p4", "12:00:30"),
-        play("p5", "12:01:30"),
-        play("p6", "14:00:10"),
-        play("p7", "23:00", what="heat"),
-        play("p8", "12:00"),
-    ]
-    pipeline.wave(second, more)
-    pipeline.join()
-    pipeline.settle()
-    assert pipeline.reconcile().verdict == "agrees"
-    pipeline.wave([shown("late", "10:45")], [play("p9", "11:30"), play("p10", "14:30")])
+    for stage in (pipeline.join, pipeline.settle):
+        with pytest.raises(LakeError, match=said + r".*run `rejoin backfill --from D`"):
+            stage()
+    assert pipeline.attributed() == before
+    lines = list(backfill(pipeline.lake, pipeline.config, date(2026, 1, 9), None))
+    assert [line.partition(":")[0] for line in lines[:-1]] == list(DAYS[1:])
+    assert registered_rule(pipeline.lake) == RegisteredRule(rule=Rule.of(pipeline.config), since=date(2026, 1, 9))
+    # Late ones of a date before and of one after, and events that are on time.
+    more = (
+        [shown("late8", "2026-01-08T11:55:00Z"), shown("late9", "2026-01-09T11:55:00Z"), shown("new", "13:00")],
+        [play("after", "13:05")],
+    )
+    pipeline.wave(*more)
     pipeline.join()
     pipeline.settle(everything=True)
-    impressions = [*first, *second, shown("late", "10:45")]
-    playbacks = [*early, *more, play("p9", "11:30"), play("p10", "14:30")]
-    changed = dict(change.split("=") for change in changes)
-    window = {"1h": timedelta(hours=1), "24h": timedelta(hours=24)}.get(
-        changed.get("join.attribution_window", ""), timedelta(hours=3)
-    )
-    keys = ("profile_id",) if "join.keys" in changed else ("profile_id", "title_id")
-    before = oracle.attribute(playbacks, impressions, window=timedelta(hours=3))
-    after = oracle.attribute(playbacks, impressions, window=window, keys=keys)
-    expected = {id: before[id] if row["event_time"] <= at else row for id, row in after.items()}
-    assert pipeline.attributed() == expected
-    assert pipeline.reconcile().verdict == "agrees"
-    assert [rule.after for rule in rules_in_force(pipeline.lake, pipeline.config)] == [None, at]
-    # A lane that still runs with the old configuration must not go on.
-    old = pipeline.config.model_copy(update={"join": pipeline.config.join.model_copy(update={"attribution_window": WINDOW})})
-    with pytest.raises(RejoinError, match="changed by another process"):
-        require_in_force(pipeline.lake, old)
+    expected = {
+        id: {**{f"exposure_{c}": None for c in CARRIED}, **row}
+        for id, row in oracle.attribute(playbacks + more[1], impressions + more[0], **{"window": WINDOW, **how}).items()
+    }
+    rows = pipeline.attributed()
+    assert {id: row for id, row in rows.items() if row["event_date"] >= DAYS[1]} == {
+        id: row for id, row in expected.items() if row["event_date"] >= DAYS[1]
+    }
+    # Before the first date of the backfill: rows of the old rule, but for what late events have touched since.
+    untouched = f"q{DAYS[0]}"
+    if how.get("keys") is None:
+        assert rows[untouched] == before[untouched]
+    assert rows[f"p{DAYS[0]}"]["exposure_id"] == "late8"
+
+
+def test_a_backfill_that_was_killed_goes_on_and_lanes_wait_for_it(replay: Any) -> None:
+    pipeline = replay()
+    impressions, playbacks = on_days()
+    pipeline.wave(impressions, playbacks)
+    pipeline.join()
+    pipeline.settle(everything=True)
+    pipeline.reconfigure("join.attribution_window=1h")
+    begun = backfill(pipeline.lake, pipeline.config, date(2026, 1, 8), None)
+    assert next(begun).startswith("2026-01-08: ")
+    del begun
+    with pytest.raises(LakeError, match=r"a backfill has not ended; run `rejoin backfill --from 2026-01-08` again"):
+        pipeline.settle()
+    with pytest.raises(ConfigError, match="run it from there"):
+        list(backfill(pipeline.lake, pipeline.config, date(2026, 1, 9), None))
+    lines = list(backfill(pipeline.lake, pipeline.config, date(2026, 1, 8), None))
+    assert lines[:3] == ["2026-01-08: written before", "2026-01-09: 2 outcomes", "2026-01-10: 2 outcomes"]
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=1))
+    # Again, without a change: the same table, and a date may be chosen.
+    ninth = date(2026, 1, 9)
+    assert list(backfill(pipeline.lake, pipeline.config, ninth, ninth))[:-1] == ["2026-01-09: 2 outcomes"]
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=1))
+
+
+def test_a_lane_that_still_runs_by_another_rule_stops_and_what_it_wrote_is_written_again(replay: Any, monkeypatch: Any) -> None:
+    pipeline = replay()
+    impressions, playbacks = on_days()
+    pipeline.wave(impressions, playbacks)
+    pipeline.settle(everything=True)
+    old = Replay.__new__(Replay)
+    old.__dict__.update(pipeline.__dict__)
+    pipeline.reconfigure("join.attribution_window=1h")
+    with open_context(old.lake, old.config) as context:
+        lane = open_settle(context)
+        for line in backfill(pipeline.lake, pipeline.config, date(2026, 1, 8), None):
+            if line.startswith("2026-01-08"):
+                # A date that is written already gets rows by the other rule.
+                pipeline.lake.spark.sql(
+                    f"DELETE FROM {pipeline.lake.identifier(pipeline.lake.attributed)} WHERE playback_id LIKE 'p%'"
+                )
+                lane.run(everything=True)
+        with pytest.raises(LakeError, match=r"join.attribution_window: 1h -> 6h"):
+            context.require_same_rule()
+    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=1))
 
 
 def test_what_rows_are_known_by_cannot_change(replay: Any) -> None:
@@ -214,12 +254,11 @@ def test_what_rows_are_known_by_cannot_change(replay: Any) -> None:
 
 @pytest.mark.slow
 def test_a_column_leaves_and_a_field_is_renamed(replay: Any) -> None:
-    """The column stays in the tables, null from then on; what rows said before they say still, until their answer changes."""
-    pipeline = replay("join.watermark_delay=2m")
+    """The column stays in bronze, null from then on."""
+    pipeline = replay("join.watermark_delay=2m", "join.carry=[row_id, device]")
     pipeline.wave([shown("i1", "10:00", position=7)], [play("p1", "10:01"), play("p2", "10:02")])
     pipeline.join()
     pipeline.reconfigure(
-        "join.carry=[row_id, device]",
         "streams.impressions.schema=impression_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, profile_id STRING, "
         "title_id STRING, row_id STRING, device STRING",
         "streams.impressions.aliases={profile_id: [account]}",
@@ -229,21 +268,9 @@ def test_a_column_leaves_and_a_field_is_renamed(replay: Any) -> None:
     pipeline.wave([renamed], [play("p3", "10:03")])
     pipeline.join()
     pipeline.settle(everything=True)
-    rows = {r["playback_id"]: (r["exposure_id"], r["exposure_position"]) for r in pipeline.rows(pipeline.lake.attributed)}
-    assert rows == {"p1": ("i1", 7), "p2": ("i2", None), "p3": ("i2", None)}
+    assert {p: i for p, (i, _) in pipeline.answers().items()} == {"p1": "i1", "p2": "i2", "p3": "i2"}
     assert [r["rescued"] for r in pipeline.rows("impressions", "impression_id = 'i2'")] == ['{"model_version":"m1","position":8}']
-    assert pipeline.reconcile().verdict == "agrees"
-    # It comes back: what was null because of that stays null, what was there is there still.
-    pipeline.reconfigure(
-        "join.carry=[row_id, position, device]",
-        "streams.impressions.schema=impression_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, profile_id STRING, "
-        "title_id STRING, row_id STRING, position INT, device STRING",
-    )
-    pipeline.wave([shown("i3", "10:00:30", position=9)], [play("p4", "10:04")])
-    pipeline.join()
-    pipeline.settle(everything=True)
-    rows = {r["playback_id"]: (r["exposure_id"], r["exposure_position"]) for r in pipeline.rows(pipeline.lake.attributed)}
-    assert rows == {"p1": ("i3", 9), "p2": ("i2", None), "p3": ("i2", None), "p4": ("i2", None)}
+    assert {r["impression_id"]: r["position"] for r in pipeline.rows("impressions")} == {"i1": 7, "i2": None}
     assert pipeline.reconcile().verdict == "agrees"
 
 
@@ -303,26 +330,6 @@ def test_a_refused_change_touches_nothing(replay: Any) -> None:
     # Nor does one that looks only.
     pipeline._settings = pipeline._settings[:-2]
     pipeline.reconfigure(playbacks_schema("BIGINT"))
-    with pytest.raises(LakeError, match="has not got the columns that this configuration says"):
+    with pytest.raises(LakeError, match="does not have the columns of this configuration yet"):
         pipeline.reconcile()
     assert pipeline.read("playbacks").schema["seconds_watched"].dataType.simpleString() == "int"
-
-
-def test_two_lanes_that_start_at_once_record_one_change(replay: Any) -> None:
-    pipeline = replay()
-    pipeline.wave([], [play("p", "10:01")])
-    pipeline.reconfigure("join.attribution_window=2h")
-    for _ in range(2):
-        put_in_force(pipeline.lake, pipeline.config)
-    rules = rules_in_force(pipeline.lake, pipeline.config)
-    at = oracle.micros(play("p", "10:01")["event_time"])
-    carry = pipeline.config.join.carry
-    keys = pipeline.config.join.keys
-    assert rules == Rules(
-        (
-            Rule(keys=keys, window=WINDOW, carry=carry, until=at),
-            Rule(keys=keys, window=timedelta(hours=2), carry=carry, after=at),
-        )
-    )
-    assert rules.between(at + 1, at + 2) == Rules((rules.current,))
-    assert rules.rule_for(at) != rules.current

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.control.facts import Fact, Facts
 from pipelines.observe.lag import (
-    BACKLOG,
     Backlog,
     Lag,
     Throughput,
@@ -132,31 +132,30 @@ def test_falling_behind(rates: list[Throughput], behind: list[str]) -> None:
     assert all(finding.remedy for finding in found)
 
 
-BRONZE = {"finished_at": NOW, "horizon": 500 * SECOND, "consumed": {"a": 4}, "detail": {"bytes": {"a": 3 * 1024**2}}}
+HANDOFF = Fact(kind="handoff", event_time=500 * SECOND, at=NOW, detail={"bytes": {"a": 3 * 1024**2}})
 
 
-@pytest.mark.parametrize(
-    ("settled", "left"),
-    [(None, True), ({"horizon": None}, True), ({"horizon": 499 * SECOND}, True), ({"horizon": 500 * SECOND}, False)],
-)
-def test_a_backlog_is_left_until_settle_has_come_as_far(settled: dict[str, Any] | None, left: bool) -> None:
-    found = backlog_left({BACKLOG: BRONZE, "settle": settled and {"detail": {"settled": settled}}})
+@pytest.mark.parametrize(("settled", "left"), [(None, True), (499 * SECOND, True), (500 * SECOND, False)])
+def test_a_backlog_is_left_until_settle_has_come_as_far(settled: int | None, left: bool) -> None:
+    run = Fact(kind="settled", detail={"run": 1, "horizon": settled}, at=NOW - SECOND)
+    found = backlog_left(Facts((run, HANDOFF)))
     assert (str(found) == "3.0 MiB of a") if left else found is None
+    assert backlog_left(Facts((run,))) is None
 
 
 @pytest.mark.parametrize(
-    ("latest", "versions"),
+    ("join", "handoff", "versions"),
     [
-        ({}, {}),
-        ({"join": {"finished_at": 1, "consumed": {"a": {"reservoirVersion": 5}, "b": None}}}, {"a": 4}),
-        ({"join": {"finished_at": 1, "consumed": {"a": {"reservoirVersion": 5, "isStartingVersion": True}}}}, {}),
-        ({"join": {"finished_at": 1, "consumed": {"a": {"reservoirVersion": 3}}}, BACKLOG: BRONZE}, {"a": 4}),
-        ({"join": {"finished_at": NOW + 1, "consumed": {"a": {"reservoirVersion": 9}}}, BACKLOG: BRONZE}, {"a": 8}),
+        (None, None, {}),
+        ({"finished_at": 1, "consumed": {"a": {"reservoirVersion": 5}, "b": None}}, None, {"a": 4}),
+        ({"finished_at": 1, "consumed": {"a": {"reservoirVersion": 5, "isStartingVersion": True}}}, None, {"a": 5}),
+        ({"finished_at": 1, "consumed": {"a": {"reservoirVersion": 3}}}, HANDOFF, {}),
+        ({"finished_at": NOW + 1, "consumed": {"a": {"reservoirVersion": 9}}}, HANDOFF, {"a": 8}),
     ],
-    ids=["nothing ran", "an offset", "in the first snapshot", "a backlog was left", "has read on since"],
+    ids=["nothing ran", "an offset", "the first snapshot", "nothing read since a handoff", "has read on since"],
 )
-def test_what_the_join_has_read(latest: dict[str, Any], versions: dict[str, int]) -> None:
-    assert versions_read(latest) == versions
+def test_what_the_join_has_read(join: dict[str, Any] | None, handoff: Fact | None, versions: dict[str, int]) -> None:
+    assert versions_read(join, handoff) == versions
 
 
 LONG_AGO, JUST_NOW = NOW - 900 * SECOND, NOW - 90 * SECOND

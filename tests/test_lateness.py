@@ -107,7 +107,7 @@ def assert_throughput_is_shown(data: dict[str, Any], text: str) -> None:
 
 @pytest.mark.slow
 def test_rows_dropped_by_a_broken_watermark_raise_an_alarm_and_are_settled(replay: Any, monkeypatch: Any) -> None:
-    """By construction the join drops nothing. Here its watermark is broken on purpose: it runs ahead of the door's."""
+    """By construction the join drops nothing. Here its watermark is broken on purpose: it runs ahead of ingest's."""
     from pyspark.sql import functions as F
 
     from pipelines.join import watermarks
@@ -117,32 +117,23 @@ def test_rows_dropped_by_a_broken_watermark_raise_an_alarm_and_are_settled(repla
         return own.withWatermark(stream.event_time, "0 seconds")
 
     monkeypatch.setattr(watermarks, "with_door_watermark", ahead)
-    pipeline = replay("join.watermark_delay=30m")
+    pipeline = replay("join.watermark_delay=30m", "trigger.join_max_files=1")
     impressions, playbacks = [shown("a", "10:00"), shown("x", "11:00", who="bob")], [play("p", "10:30"), play("y", "11:00")]
     pipeline.wave(impressions, playbacks)
-    pipeline.join()
-    pipeline.settle()
-    # On time at the door (11:00 - 30m), and behind the join's watermark (11:00).
-    more = [shown("b", "10:55")], [play("q", "10:58"), play("z", "11:30")]
+    # On time at ingest (11:00 - 30m), and behind the join's watermark (11:00) when its second micro-batch reads them.
+    more = [shown("b", "10:55"), shown("x2", "12:30", who="bob")], [play("q", "10:58"), play("y2", "12:30", who="bob")]
     pipeline.wave(*more)
     pipeline.join()
     assert pipeline.dropped() > 0
     pipeline.settle()
-    alarms = [r for r in pipeline.rows("ledger", "query = 'join'") if r["rows_dropped_by_watermark"]]
-    assert json.loads(alarms[0]["detail"])["alarm"] == "rows dropped by watermark"
+    assert [r["event_time"] for r in pipeline.rows("control", "kind = 'distrust'")] == [oracle.micros(more[1][1]["event_time"])]
     status = pipeline.status()
     assert any("dropped" in finding.problem for finding in status.findings)
     expected = oracle.attribute(playbacks + more[1], impressions + more[0], window=WINDOW)
-    # y was answered before b was dropped; q was dropped itself.
-    assert {p: a for p, (a, _) in pipeline.answers().items() if p != "z"} == {
-        p: r["exposure_id"] for p, r in expected.items() if p != "z"
-    }
-    # z becomes final only now; what was dropped is still open for it.
-    last = [shown("x2", "12:30", who="bob")], [play("y2", "12:30", who="bob")]
-    pipeline.wave(*last)
-    pipeline.join()
-    pipeline.settle()
-    assert pipeline.answers()["z"][0] == expected["z"]["exposure_id"] == "b"
+    # The join's answer for y lacks b; q was dropped itself.
+    assert {p: pipeline.answers()[p][0] for p in "pqy"} == {p: expected[p]["exposure_id"] for p in "pqy"}
+    pipeline.settle(everything=True)
+    assert pipeline.attributed() == expected
 
 
 @pytest.mark.slow

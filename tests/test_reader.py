@@ -132,20 +132,18 @@ def test_recent_entries_are_within_ten_minutes_of_the_latest_of_their_query(tmp_
     assert latest["join"] == recent["join"][-1]
 
 
-def test_facts_of_a_lake_that_has_them_in_its_ledger(tmp_path: Path) -> None:
+def test_facts_are_those_of_table_control(tmp_path: Path) -> None:
+    assert read_facts(LocalReader(str(tmp_path))).rows == ()
     gap = {"topic": "t", "gaps": [{"partition": 0, "first": 5, "last": 7}]}
-    settled = {"settled": {"run": 3, "exposure_version": 1, "outcome_version": 2, "horizon": 40, "all": False, "dropped": 0}}
-    entries = [
-        entry("join", 0, horizon=NOON),
-        entry("join:backlog", 1, horizon=NOON + timedelta(hours=1)),
-        entry("join", 2, horizon=NOON),
-        entry("settle", 3, detail=json.dumps(settled)),
-        entry("gap:a", -50_000, detail=json.dumps(gap)),
-    ]
-    write(tmp_path, "ledger", entries, **LEDGER)
-    reader = LocalReader(str(tmp_path))
-    facts = read_facts(reader, ["a", "b"], latest_and_recent(reader, ["settle"])[0])
-    assert facts.horizon == round((NOON + timedelta(hours=1)).timestamp() * 1e6)
+    rows = [("horizon", None, NOON, {}), ("gap", "a", None, gap), ("settled", None, None, {"run": 3, "horizon": 40})]
+    write(
+        tmp_path,
+        "control",
+        [{"kind": k, "stream": s, "event_time": t, "version": None, "detail": json.dumps(d), "at": NOON} for k, s, t, d in rows],
+        version=pa.int64(),
+    )
+    facts = read_facts(LocalReader(str(tmp_path)))
+    assert facts.horizon == round(NOON.timestamp() * 1e6)
     assert (facts.settled.run, facts.settled.horizon) == (3, 40)
     assert [(fact.stream, fact.detail) for fact in facts.of_kind("gap")] == [("a", gap)]
 

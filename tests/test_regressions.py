@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.ingest import door
 from pipelines.lake import Lake
 from pipelines.reconcile.span import Range
 from tests import oracle
@@ -155,37 +154,3 @@ def test_a_micro_batch_of_heartbeats_only_evicts_outcomes_without_a_key(replay: 
     pipeline.join()
     pipeline.join()
     assert pipeline.answers() == {"p1": (None, "join"), "p2": ("i1", "join")}
-
-
-@pytest.mark.parametrize("few", [0, 10_000])
-def test_small_micro_batches_land_the_same_interpreted_and_compiled(
-    replay: Any, compiled: None, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
-    used: list[str] = []
-
-    def recorded(lake: Lake, table: str, *arguments: Any, **named: Any) -> None:
-        used.append(f"{table} {lake.spark.conf.get('spark.sql.codegen.factoryMode')}")
-        append(lake, table, *arguments, **named)
-
-    append = Lake.append
-    monkeypatch.setattr(door, "_FEW_ROWS", few)
-    monkeypatch.setattr(Lake, "append", recorded)
-    impressions = [shown("i1", "11:50"), shown("i2", "11:55"), shown("late", "10:00")]
-    playbacks = [play("p1", "12:00"), play("p2", "12:01", who=None), play("p3", "12:02", who="nobody")]
-    pipeline = replay()
-    pipeline.wave(impressions[:2], [*playbacks, {"playback_id": "broken"}])
-    mode = "NO_CODEGEN" if few else "CODEGEN_ONLY"
-    assert {"ledger NO_CODEGEN", f"impressions {mode}", f"playbacks {mode}", f"quarantine {mode}"} <= set(used)
-    pipeline.lose_checkpoint("ingest-playbacks")
-    used.clear()
-    # What is there already is held against the whole table: compiled, however few come again.
-    pipeline.wave(impressions[2:])
-    assert {entry for entry in used if entry.startswith(("playbacks", "quarantine"))} <= {
-        "playbacks CODEGEN_ONLY",
-        "quarantine CODEGEN_ONLY",
-    }
-    assert f"impressions {mode}" in used
-    pipeline.settle(everything=True)
-    assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=WINDOW)
-    assert [r["late"] for r in sorted(pipeline.rows("impressions"), key=lambda r: r["impression_id"])] == [False, False, True]
-    assert [(r["reason"], r["stream"]) for r in pipeline.rows("quarantine")] == [("missing_required", "playbacks")]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.control.store import read_facts
 from tests import oracle
 from tests.builders import play, shown
 from tests.processes import Process, group_of_processes, until
@@ -68,14 +69,15 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
     last = max(oracle.micros(e["event_time"]) for e in playbacks) - 600_000_000
 
     def horizon() -> bool:
-        rows = pipeline.rows("ledger", "query = 'join' AND horizon IS NOT NULL")
-        return max((r["horizon"] for r in rows), default=0) >= last
+        return (read_facts(pipeline.lake).horizon or 0) >= last
 
-    # The sources are quiet now: heartbeats bring the horizon up to the door.
+    # The sources are quiet now: heartbeats move the horizon.
     until(horizon, process)
 
     def compacted() -> bool:
-        operations = [{c.operation for c in pipeline.lake.commits(t, 0)} for t in ("playbacks", "attributed_playbacks", "ledger")]
+        operations = [
+            {c.operation for c in pipeline.lake.commits(t, 0)} for t in ("playbacks", "attributed_playbacks", "control")
+        ]
         return all("OPTIMIZE" in each for each in operations)
 
     until(compacted, process)

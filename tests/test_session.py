@@ -3,10 +3,9 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.session import _collector, interpreted, set_within
+from pipelines.session import _collector, set_within
 
 WHOLE_STAGE = "spark.sql.codegen.wholeStage"
-COMPILED = {WHOLE_STAGE: "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,22 +41,3 @@ def test_settings_are_those_of_before_after_a_failure_too(spark: SparkSession) -
     with pytest.raises(ZeroDivisionError), set_within(spark, {WHOLE_STAGE: "true" if before == "false" else "false"}):
         raise ZeroDivisionError
     assert spark.conf.get(WHOLE_STAGE) == before
-
-
-def test_plans_are_interpreted_within(spark: SparkSession) -> None:
-    with set_within(spark, COMPILED):
-        with interpreted(spark):
-            assert [spark.conf.get(key) for key in COMPILED] == ["false", "NO_CODEGEN"]
-        assert [spark.conf.get(key) for key in COMPILED] == list(COMPILED.values())
-
-
-def test_nothing_is_interpreted_on_databricks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
-    with set_within(spark, COMPILED), interpreted(spark):
-        assert [spark.conf.get(key) for key in COMPILED] == list(COMPILED.values())
-
-
-def test_nothing_is_set_in_a_session_of_spark_connect() -> None:
-    client = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
-    with interpreted(client):  # it has no `conf`
-        pass

@@ -4,6 +4,7 @@ A row is one `Fact`; rows are appended, and the latest, or the greatest, counts:
 
 - `horizon`: `event_time` up to which (inclusive) the join has finished;
 - `handoff`: `event_time` up to which (inclusive) a start of the join left landed data to settle; `bytes` by stream;
+- `distrust`: `event_time` up to which (inclusive) settle takes no row of the join for an answer, for the join dropped rows;
 - `join`: a start of the join with its `hot_window`;
 - `settled`: what a run of settle had seen (`Settled`); `version` is the output table's at the end of the run;
 - `idle`: `stream`'s watermark was raised to `event_time` although it has no such event;
@@ -22,8 +23,8 @@ from typing import Any
 from pipelines.durations import parse_duration
 from pipelines.instants import now_us
 
-_GREATEST = ("horizon", "handoff", "idle", "settled")
-NEWEST_ONLY = ("horizon", "handoff", "settled", "idle", "ingest", "lease", "streams")
+_GREATEST = ("horizon", "handoff", "distrust", "idle", "settled")
+NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams")
 """Kinds of which one row for each stream or name is enough."""
 
 
@@ -41,7 +42,7 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """What run number `run` of settle had seen: bronze versions (inclusive), the horizon (microseconds). `all`: of any event time."""
+    """What run number `run` of settle had seen: bronze versions (inclusive), the horizon (microseconds). `all`: pending too."""
 
     run: int = -1
     exposure_version: int = -1
@@ -97,6 +98,12 @@ class Facts:
     def handoff(self) -> Fact | None:
         """The last backlog that a start of the join left to settle."""
         return self._greatest("handoff")
+
+    @property
+    def distrusted_to(self) -> int | None:
+        """The event time up to which (inclusive) the join may not have read all that matters."""
+        known = (self._greatest("handoff"), self._greatest("distrust"))
+        return max((row.event_time for row in known if row and row.event_time is not None), default=None)
 
     @property
     def settled(self) -> Settled:

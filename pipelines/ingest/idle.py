@@ -1,14 +1,13 @@
-"""A silent stream must not stall the other: its door is raised to where the other's is, by an idle heartbeat.
+"""A silent stream must not stall the other: its watermark is raised to where the other's is.
 
 Silent means
 
-- while ingest runs: nothing accepted for `idle_timeout` of wall-clock time;
+- while ingest runs: nothing accepted for `idle_timeout` of wall-clock time, and no micro-batch that is landing;
 - in a drain (`--once`): nothing accepted in this run, and the other stream's newest event is `idle_timeout` or more ahead of
   this one's. A drain sees all that there is, so nothing is waiting.
 
-The heartbeat is written while the stream's door is held shut (its lock), so it falls between two commits of the stream: every
-commit before it is at or below its version, and every one after it counts it. If the stream comes back with old events, they are
-late, and settled: the result is the same.
+A raise is made while the stream's lock is held, so between two commits: every later one meets it. It is a fact of `control`.
+If the stream comes back with old events, they are late, and settled: the result is the same.
 """
 
 import time
@@ -16,62 +15,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipelines.config import Config
+from pipelines.control.facts import Fact
+from pipelines.control.store import Control
 from pipelines.durations import micros
-from pipelines.heartbeats import Heartbeat, write_heartbeats
-from pipelines.ingest.door import Door
-from pipelines.lake import Lake
+from pipelines.ingest.writer import BronzeWriter
 from pipelines.session import behind_connect
 
 
 @dataclass(kw_only=True)
 class IdleWatch:
-    """Watches the doors of one ingest job, in the process that runs it."""
+    """Watches the writers of one ingest job, in the process that runs it."""
 
-    lake: Lake
+    control: Control
     config: Config
-    doors: Sequence[Door]
+    writers: Sequence[BronzeWriter]
     _checked: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
-        """Raise the door of a stream that has been silent for `idle_timeout`; looks once a trigger."""
-        if self._doors_are_elsewhere():
-            return
+        """Raise the watermark of a stream that has been silent for `idle_timeout`; looks once a trigger. Never waits."""
+        if behind_connect(self.control.lake.spark):
+            return  # there writers run in a process of its own; drains raise
         now = time.monotonic()
         if now - self._checked < self.config.trigger.every.total_seconds():
             return
         self._checked = now
         timeout = self.config.join.idle_timeout.total_seconds()
-        for door, other in self._pairs():
-            if now - door.accepted_at >= timeout:
-                self._raise(door, other.newest())
+        for writer, other in self._pairs():
+            if now - writer.accepted_at >= timeout and writer.lock.acquire(blocking=False):
+                try:
+                    # Again, for a micro-batch may have landed meanwhile.
+                    if time.monotonic() - writer.accepted_at >= timeout:
+                        self._raise(writer, other.newest)
+                finally:
+                    writer.lock.release()
 
     def drained(self) -> None:
-        """After a drain: raise the door of a stream that had nothing, where the other has gone ahead."""
+        """After a drain: raise the watermark of a stream that had nothing, where the other has gone ahead."""
         timeout = micros(self.config.join.idle_timeout)
-        for door, other in self._pairs():
-            ahead = other.newest()
-            if door.accepted_rows or ahead is None:
+        for writer, other in self._pairs():
+            ahead, mine = other.newest, writer.newest
+            if writer.accepted_rows or ahead is None:
                 continue
-            mine = door.newest()
             if mine is None or ahead - mine >= timeout:
-                self._raise(door, ahead)
+                with writer.lock:
+                    self._raise(writer, ahead)
 
-    def _doors_are_elsewhere(self) -> bool:
-        """Spark Connect runs doors in a process of its own, whose locks and figures are not ours: there drains do it."""
-        return behind_connect(self.lake.spark)
-
-    def _pairs(self) -> list[tuple[Door, Door]]:
-        first, second = self.doors
+    def _pairs(self) -> list[tuple[BronzeWriter, BronzeWriter]]:
+        first, second = self.writers
         return [(first, second), (second, first)]
 
-    def _raise(self, door: Door, ahead: int | None) -> None:
+    def _raise(self, writer: BronzeWriter, ahead: int | None) -> None:
         if ahead is None:
             return
         value = ahead - micros(self.config.join.watermark_delay)
-        with door.shut():
-            watermark = door.watermark()
-            if watermark is not None and value <= watermark:
-                return
-            version = self.lake.version(door.stream.name)
-            write_heartbeats(self.lake, [Heartbeat(stream=door.stream.name, kind="idle", value=value, version=version)])
-            door.raise_floor(value)
+        if writer.watermark is None or value > writer.watermark:
+            writer.raise_floor(value)
+            self.control.put(Fact(kind="idle", stream=writer.stream.name, event_time=value))

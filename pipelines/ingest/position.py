@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyspark.sql import functions as F
+
 from pipelines.checkpoints import kafka_offsets
 from pipelines.config import FilesSource, KafkaSource
+from pipelines.control.facts import Facts
+from pipelines.control.gaps import Gap, accepted, find_gaps
 from pipelines.errors import SourceError
-from pipelines.gaps import Gap, accepted, find_gaps
+from pipelines.events import EventStream
+from pipelines.ingest.state import WriterState
 from pipelines.kafka_client import Topic, topic_id, topic_now
 from pipelines.lake import Lake
-from pipelines.observe.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +30,40 @@ class Position:
         return find_gaps(self.offsets, topic.held, another=is_another(self.topic_id, topic.id))
 
 
-def position(lake: Lake, stream: str, source: FilesSource | KafkaSource) -> Position:
-    """After its finished micro-batches; behind an accepted gap, with a checkpoint of its own, as long as that has finished none.
-
-    Where a checkpoint has got lost later, nothing tells: what was accepted once is out of date by then.
-    """
-    base = lake.checkpoint(f"ingest-{stream}")
+def position(
+    lake: Lake, stream: EventStream, source: FilesSource | KafkaSource, facts: Facts, state: WriterState | None
+) -> Position:
+    """After the checkpoint's finished micro-batches; where it has none, behind an accepted gap that nothing has landed after, or
+    behind what has landed. `state` is the writer's."""
+    base = lake.checkpoint(f"ingest-{stream.name}")
     if isinstance(source, FilesSource):
         return Position(checkpoint=base, offsets={})
-    batch = Ledger(lake).last(f"ingest:{stream}")
-    read = batch["consumed"].get("topic_id") if batch and batch["consumed"].get("topic") == source.topic else None
-    gap = next((each for each in reversed(accepted(lake, stream)) if each.topic == source.topic), None)
-    if gap is None:
-        return Position(checkpoint=base, offsets=kafka_offsets(lake.spark, base, source.topic), topic_id=read)
-    checkpoint = f"{base}-after-gap-{gap.id}"
+    read = state.topic_id if state and state.topic == source.topic else None
+    gap = next((each for each in reversed(accepted(facts, stream.name)) if each.topic == source.topic), None)
+    checkpoint = base if gap is None else f"{base}-after-gap-{gap.id}"
     offsets = kafka_offsets(lake.spark, checkpoint, source.topic)
-    if not offsets and (batch is None or batch["finished_at"] < gap.at):
+    if not offsets and gap is not None and not _landed_after(lake, stream, gap.at):
         return Position(checkpoint=checkpoint, offsets=gap.offsets, topic_id=gap.topic_id)
+    if not offsets and state is not None and state.topic == source.topic:
+        offsets = landed_offsets(lake, stream, source.topic, after=gap.at if gap and gap.made_anew else None)
     return Position(checkpoint=checkpoint, offsets=offsets, topic_id=read)
+
+
+def landed_offsets(lake: Lake, stream: EventStream, topic: str, *, after: int | None = None) -> dict[int, int]:
+    """By partition of a topic, the offset after the last one in bronze or in quarantine; of what was ingested `after` a time
+    (microseconds), if given."""
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    columns = "source_partition", "source_offset", F.unix_micros("ingest_time").alias("at")
+    bronze, rejected = (rows.where(F.col("source") == topic).select(*columns) for rows in (lake.read(stream.name), rejected))
+    landed = bronze.unionByName(rejected)
+    landed = landed if after is None else landed.where(F.col("at") > after)
+    last = landed.groupBy("source_partition").agg(F.max("source_offset").alias("last"))
+    return {row["source_partition"]: row["last"] + 1 for row in last.collect() if row["last"] is not None}
+
+
+def _landed_after(lake: Lake, stream: EventStream, at: int) -> bool:
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    return any(not rows.where(F.unix_micros("ingest_time") > at).isEmpty() for rows in (lake.read(stream.name), rejected))
 
 
 def check_continues(stream: str, source: KafkaSource, place: Position) -> Topic:

@@ -1,9 +1,11 @@
-"""Accept gap: say that records which Kafka no longer has are given up, so that ingest goes on behind them."""
+"""Accept gap: give up records that Kafka no longer has, so that ingest goes on behind them."""
 
 from pipelines.config import Config, KafkaSource
+from pipelines.control.context import open_context
+from pipelines.control.gaps import Gap, acceptance, after
 from pipelines.errors import ConfigError
-from pipelines.gaps import Gap, accept, after
 from pipelines.ingest.position import position
+from pipelines.ingest.state import read_progress
 from pipelines.kafka_client import topic_now
 from pipelines.lake import Lake
 
@@ -21,9 +23,13 @@ def kafka_source(config: Config, stream: str) -> KafkaSource:
 def accept_gap(lake: Lake, config: Config, stream: str, *, really: bool) -> list[Gap]:
     """The gaps that ingest would stop at now; with `really`, they are accepted."""
     source = kafka_source(config, stream)
-    lake.ensure("ledger")
-    place, topic = position(lake, stream, source), topic_now(source, f"streams.{stream}.source")
-    gaps = place.gaps(topic)
-    if gaps and really:
-        accept(lake, stream, source.topic, topic.id, gaps, after(gaps, place.offsets, topic.held))
+    events = next(each for each in lake.streams.both if each.name == stream)
+    with open_context(lake, config) as context:
+        context.need(stream, "quarantine")
+        state = read_progress(lake, events, context.facts, config.join.watermark_delay).state
+        place, topic = position(lake, events, source, context.facts, state), topic_now(source, f"streams.{stream}.source")
+        gaps = place.gaps(topic)
+        if gaps and really:
+            offsets = after(gaps, place.offsets, topic.held)
+            context.control.write(acceptance(stream, source.topic, topic.id, gaps, offsets))
     return gaps

@@ -1,33 +1,37 @@
-"""Starting streaming queries, waiting for them, and telling in one line why one stopped."""
+"""Starting streaming queries, waiting for them, and saying in one line why one stopped."""
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.config import Config
 from pipelines.errors import RejoinError, first_line
 
 _POLL_SECONDS = 0.5
+_DRAIN_POLL_SECONDS = 0.05
 
 
-def triggered(writer: DataStreamWriter, config: Config, *, once: bool) -> DataStreamWriter:
-    """Drain what is there and stop (`once`), or a micro-batch every `trigger.every`."""
+def triggered(writer: DataStreamWriter, every: timedelta, *, once: bool = False) -> DataStreamWriter:
+    """Drain what is there and stop (`once`), or a micro-batch `every` so often."""
     if once:
         return writer.trigger(availableNow=True)
-    return writer.trigger(processingTime=_spark_interval(config))
+    return writer.trigger(processingTime=f"{max(0, round(every.total_seconds() * 1000))} milliseconds")
 
 
-def _spark_interval(config: Config) -> str:
-    return f"{max(0, round(config.trigger.every.total_seconds() * 1000))} milliseconds"
+def wait(
+    queries: Sequence[StreamingQuery],
+    tick: Callable[[], Any] = lambda: None,
+    *,
+    drain: bool = False,
+    done: Callable[[], bool] | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> None:
+    """Call `tick` until every query has ended (`drain`), until `done`, or for ever. Raises RejoinError as soon as one fails.
 
-
-def wait(queries: Sequence[StreamingQuery], tick: Callable[[], Any] = lambda: None, *, drain: bool = False) -> None:
-    """Call `tick` until every query has ended (`drain`), or for ever. Raises RejoinError as soon as one fails.
-
-    All queries are stopped on the way out, however that comes.
+    All queries are stopped on the way out, however that comes; before that, `release` lets go what waits in them.
     """
     try:
         while True:
@@ -36,10 +40,11 @@ def wait(queries: Sequence[StreamingQuery], tick: Callable[[], Any] = lambda: No
             for query in ended:
                 _raise_failure(query)
             tick()
-            if drain and len(ended) == len(queries):
+            if (drain and len(ended) == len(queries)) or (done and done()):
                 return
-            time.sleep(0.05 if drain else _POLL_SECONDS)
+            time.sleep(_DRAIN_POLL_SECONDS if drain or done else _POLL_SECONDS)
     finally:
+        release()
         for query in queries:
             if query.isActive:
                 query.stop()

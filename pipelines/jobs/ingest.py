@@ -1,4 +1,4 @@
-"""Ingest: source -> parse -> door -> bronze and quarantine; one stateless query per stream."""
+"""Ingest: source -> parse -> bronze and quarantine; one stateless query per stream."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,86 +9,124 @@ from functools import partial
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.checkpoints import checkpoint_id
 from pipelines.config import Config, KafkaSource
+from pipelines.control.context import Context, open_context
 from pipelines.errors import RejoinError
 from pipelines.events import EventStream
-from pipelines.inforce import put_in_force
-from pipelines.ingest.door import Door
 from pipelines.ingest.idle import IdleWatch
+from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse import parse, rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
+from pipelines.ingest.state import read_progress
+from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.lake import Lake
 
 
 def ingest(lake: Lake, config: Config, *, once: bool) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
-    lane = start_ingest(lake, config, once=once)
-    with failures_explained(lake, config):
-        wait(lane.queries, lambda: None if once else lane.watch.tick(), drain=once)
+    with open_context(lake, config) as context:
+        ingest_in(context, once=once)
+
+
+def ingest_in(context: Context, *, once: bool) -> None:
+    """As `ingest`, in a process that shares its context with other lanes."""
+    lane = start_ingest(context, once=once)
+    try:
+        with failures_explained(context):
+            wait(lane.queries, partial(lane.tick, idle=not once), drain=once)
+    finally:
+        lane.publish()
     lane.watch.drained()
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestLane:
-    """The running queries, and the watch over silent streams that has to be ticked beside them."""
+    """The running queries, and what has to be done beside them."""
 
+    context: Context
     queries: list[StreamingQuery]
+    writers: list[BronzeWriter]
     watch: IdleWatch
+
+    def tick(self, *, idle: bool = True) -> None:
+        if idle:
+            self.watch.tick()
+        self.publish()
+        self.context.tick()
+
+    def publish(self) -> None:
+        """Hand over what has landed since the last call: entries for the ledger, the writers' states for `control`."""
+        for writer in self.writers:
+            while writer.entries:
+                self.context.ledger.add(writer.entries.pop(0))
+                if writer.state is not None:
+                    self.context.control.put(writer.state.as_fact(writer.stream.name))
+
+    def writer(self, stream: str) -> BronzeWriter:
+        return next(writer for writer in self.writers if writer.stream.name == stream)
 
 
 @contextmanager
-def failures_explained(lake: Lake, config: Config) -> Iterator[None]:
+def failures_explained(context: Context) -> Iterator[None]:
     """A query that fails because Kafka does not answer, or has lost what comes next, fails with what a start would say."""
     try:
         yield
     except RejoinError:
+        lake, config = context.lake, context.config
         for stream in lake.streams.both:
             source = config.streams[stream.name].source
             if isinstance(source, KafkaSource):
-                check_continues(stream.name, source, position(lake, stream.name, source))
+                state = read_progress(lake, stream, context.facts, config.join.watermark_delay).state
+                check_continues(stream.name, source, position(lake, stream, source, context.facts, state))
         raise
 
 
-def start_ingest(lake: Lake, config: Config, *, once: bool) -> IngestLane:
-    put_in_force(lake, config, *(stream.name for stream in lake.declared.both), "quarantine", "heartbeats")
-    # All sources are opened, and found in order, before any query runs.
+def start_ingest(context: Context, *, once: bool, landings: Landings | None = None) -> IngestLane:
+    """Start both queries. `landings` tells a join in the same process of what has landed."""
+    streams = context.lake.streams.both
+    context.need(*(stream.name for stream in streams), "quarantine")
+    # Both sources are opened, and found to continue, before any query runs.
     with ThreadPoolExecutor() as pool:
-        prepared = list(pool.map(partial(_prepare, lake, config), lake.declared.both))
+        prepared = list(pool.map(partial(_prepare, context, landings or Landings()), streams))
     queries: list[StreamingQuery] = []
     try:
-        for _, writer in prepared:
-            queries.append(triggered(writer, config, once=once).start())
+        for _, stream in prepared:
+            queries.append(triggered(stream, context.config.trigger.every, once=once).start())
     except BaseException:
         for query in queries:
             query.stop()
         raise
-    watch = IdleWatch(lake=lake, config=config, doors=[door for door, _ in prepared])
-    return IngestLane(queries=queries, watch=watch)
+    writers = [writer for writer, _ in prepared]
+    watch = IdleWatch(control=context.control, config=context.config, writers=writers)
+    return IngestLane(context=context, queries=queries, writers=writers, watch=watch)
 
 
-def _prepare(lake: Lake, config: Config, stream: EventStream) -> tuple[Door, DataStreamWriter]:
-    source = config.streams[stream.name].source
-    place = position(lake, stream.name, source)
+def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple[BronzeWriter, DataStreamWriter]:
+    lake, config = context.lake, context.config
+    source, delay = config.streams[stream.name].source, config.join.watermark_delay
+    progress = read_progress(lake, stream, context.facts, delay)
+    place = position(lake, stream, source, context.facts, progress.state)
     consumes: dict[str, str | None] = {}
     if isinstance(source, KafkaSource):
         consumes = {"topic": source.topic, "topic_id": check_continues(stream.name, source, place).id}
     raw = read_stream(lake.spark, source, config.trigger, f"streams.{stream.name}.source", place.offsets)
-    identity = checkpoint_id(lake.spark, place.checkpoint, recovers=lake.size(stream.name)[0] > 0)
-    door = Door(
+    writer = BronzeWriter(
         lake=lake,
         stream=stream,
-        watermark_delay=config.join.watermark_delay,
-        checkpoint=identity,
+        source=source,
+        place=place,
+        watermark_delay=delay,
+        progress=progress,
         consumes=consumes,
         still_there=partial(check_same_topic, stream.name, source, consumes.get("topic_id")),
+        landings=landings,
     )
-    writer = (
+    query = (
         parse(raw, stream, rules_of(config))
         .writeStream.queryName(f"ingest:{stream.name}")
         .option("checkpointLocation", place.checkpoint)
-        .foreachBatch(door)
+        .foreachBatch(writer)
     )
-    return door, writer
+    return writer, query

@@ -1,191 +1,239 @@
-"""Join: on-time bronze rows -> stream-stream join of the hot window -> sink; the horizon -> ledger."""
+"""Join: on-time bronze rows -> stream-stream join of the hot window -> sink; the horizon -> control."""
 
+import shutil
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 
 import structlog
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipelines.checkpoints import checkpoint_id, out_of_reach, read_whole
 from pipelines.config import Config
-from pipelines.durations import micros
-from pipelines.events import EventStream
-from pipelines.heartbeats import latest_idle, write_heartbeats
-from pipelines.inforce import Rules, put_in_force, require_in_force
+from pipelines.control.context import Context, open_context
+from pipelines.control.facts import Fact
+from pipelines.ingest.landings import Landings
+from pipelines.ingest.state import newest_ingested, read_progress
+from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
-from pipelines.join.backlog import pass_over
-from pipelines.join.heartbeats import feed_before_start, reached
-from pipelines.join.reading import Reading, plan_reading
-from pipelines.join.state import join_checkpoint, new_checkpoint
-from pipelines.join.stream_join import hot_candidates, only_under
+from pipelines.join.heartbeats import open_heartbeats, write_heartbeats
+from pipelines.join.progress import JoinProgress, ProgressListener
+from pipelines.join.start import JoinStart, is_done, plan_start
+from pipelines.join.stream_join import hot_candidates
 from pipelines.join.watermarks import on_time_rows
-from pipelines.lake import Lake, at
-from pipelines.observe.ledger import Entry, Ledger
+from pipelines.lake import Lake
 from pipelines.observe.phases import note
-from pipelines.observe.progress import ProgressReader
-from pipelines.session import interpreted
 from pipelines.sink import AttributedSink
-
-log = structlog.get_logger()
 
 STATE_PROVIDERS = {
     "rocksdb": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     "memory": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
 }
+# How often the query looks for new commits where nothing in this process tells it.
+_LOOK_EVERY = timedelta(seconds=1)
+_REPORT_SECONDS = 10.0
+
+log = structlog.get_logger()
 
 
-def join(lake: Lake, config: Config, *, once: bool, since: int | None = None) -> None:
-    """Run the join: to the end of what bronze holds (`once`), or until stopped. `since` as in `start_join`."""
-    if once:
-        drain(lake, config, since=since)
-        return
-    start_join(lake, config, since=since).run()
+def join(lake: Lake, config: Config, *, once: bool) -> None:
+    """Run the join: to the end of what bronze holds (`once`), or until stopped."""
+    with open_context(lake, config) as context:
+        join_in(context, once=once)
 
 
-def drain(lake: Lake, config: Config, *, since: int | None = None) -> None:
-    """Join what bronze holds: a backlog beyond a micro-batch's limits in several, and then the rest, whole."""
-    _drain(lake, config, *_prepare(lake, config, since), since=since)
+def join_in(context: Context, *, once: bool) -> None:
+    """As `join`, in a process that shares its context with other lanes."""
+    _need(context)
+    if not (once and is_done(context)):
+        start_join(context, once=once).run()
 
 
-def _drain(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, since: int | None) -> None:
-    whole = False
-    while not whole:
-        lane = _start(lake, config, rules, checkpoint, once=True, since=since)
-        lane.run()
-        whole = lane.whole
+def start_join(context: Context, *, once: bool = False, ingest: "Ingest | None" = None) -> "JoinLane":
+    """Start the query with a new checkpoint."""
+    _need(context)
+    lake, config = context.lake, context.config
+    start = plan_start(context, once=once)
+    settings = {
+        "spark.sql.streaming.stateStore.providerClass": STATE_PROVIDERS[config.state_store.provider],
+        "spark.sql.streaming.pollingDelay": "100ms",
+    }
+    for key, value in settings.items():
+        lake.spark.conf.set(key, value)
+    # What the first micro-batch takes whole may be spoken for at once.
+    write_heartbeats(lake.spark, start.heartbeats, start.watermarks if start.whole else {})
+    listener = ProgressListener("join")
+    lake.spark.streams.addListener(listener)
+    streams = lake.streams
+    beats = open_heartbeats(lake.spark, start.heartbeats)
+    sides = {s.name: on_time_rows(start.rows(lake, s, config.trigger), beats, s) for s in streams.both}
+    candidates = hot_candidates(sides[streams.outcome.name], sides[streams.exposure.name], streams, config.join.hot_window)
+    run_id = start.directory.rpartition("/")[2]
+    write = _Write(lake=lake, run_id=run_id, every=config.trigger.every, landings=ingest.landings if ingest else None)
+    query = candidates.writeStream.queryName("join").option("checkpointLocation", start.checkpoint).foreachBatch(write)
+    every = timedelta(0) if once or ingest else min(_LOOK_EVERY, config.trigger.every)
+    return JoinLane(
+        context=context,
+        start=start,
+        query=triggered(query, every).start(),
+        listener=listener,
+        progress=JoinProgress(
+            run_id=run_id,
+            streams=(streams.outcome.name, streams.exposure.name),
+            horizon=start.horizon,
+            consumed={name: each.start - 1 for name, each in start.unread.items() if each.start is not None},
+        ),
+        once=once,
+        ingest=ingest,
+        _fed=dict(start.watermarks) if start.whole else {},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """Ingest in the same process, as the join sees it: by stream the writer."""
+
+    writers: Mapping[str, BronzeWriter]
+    landings: Landings
+
+
+@dataclass(kw_only=True)
+class _Write:
+    """The join's `foreachBatch` function. Beside an ingest in the same process it returns when that has landed something more: so
+    the next micro-batch starts then, and takes what both streams have landed."""
+
+    lake: Lake
+    run_id: str
+    every: timedelta
+    landings: Landings | None
+    _seen: int = 0
+
+    def __call__(self, candidates: DataFrame, batch: int) -> None:
+        sink = AttributedSink(self.lake.with_session(candidates.sparkSession))
+        written = sink.write(candidates, lane="join")
+        clock = time.monotonic()
+        if self.landings is not None:
+            self._seen = self.landings.wait(self._seen, 1.2 * self.every.total_seconds())
+        phases = {"resolve": written.seconds - written.merge_seconds, "merge": written.merge_seconds}
+        note(self.run_id, batch, {**phases, "wait": time.monotonic() - clock})
 
 
 @dataclass(kw_only=True)
 class JoinLane:
-    """The running query and what has to be done beside it: publish progress, feed heartbeats where no data comes."""
+    """The running query, and what has to be done beside it: publish the horizon, write heartbeats where no data comes."""
 
-    lake: Lake
-    config: Config
+    context: Context
+    start: JoinStart
     query: StreamingQuery
-    progress: ProgressReader
-    run_id: str
+    listener: ProgressListener
+    progress: JoinProgress
     once: bool
-    whole: bool
+    ingest: Ingest | None = None
+    _fed: dict[str, int] = field(default_factory=dict)
+    _read_at: dict[str, float] = field(default_factory=dict)
     _looked: float = field(default_factory=time.monotonic)
-    _read_since_fed: bool = False
-    _fed_idle: dict[str, int] = field(default_factory=dict)
+    _published: bool = False
+    _dropped: int = 0
 
     def run(self) -> None:
-        """To the end of a drain, or until stopped; what the last micro-batches did is published in any case."""
+        """To the end of what had landed at the start (`once`), or until stopped."""
         try:
-            wait([self.query], self.tick, drain=self.once)
+            wait([self.query], self.tick, done=self.done if self.once else None)
         finally:
-            self.publish()
-
-    def publish(self) -> list[Entry]:
-        """Write what the query has done since the last look into the ledger."""
-        entries = self.progress.entries(self.query)
-        Ledger(self.lake).write(entries)
-        return entries
+            self.close()
 
     def tick(self) -> None:
-        before = dict(self.progress.consumed)
-        entries = self.publish()
-        now, every = time.monotonic(), self.config.trigger.every.total_seconds()
-        # A commit without rows counts: what was fed before the query had passed it was less than its streams have come to.
-        if any(entry.rows_in for entry in entries) or self.progress.consumed != before:
-            self._read_since_fed, quiet = True, False
-        else:
-            quiet = now - self._looked >= 1.5 * every
-        # A drain needs no feeding: what it was fed before its start is all there is.
-        if not self.once and (quiet or entries):
-            self._looked = now
-            self._feed(quiet=quiet)
+        self.publish()
+        self._feed()
+        self.context.tick()
 
-    def _feed(self, *, quiet: bool) -> None:
-        """Where bronze has gone quiet, feed how far both streams have come; where one is idle, how far its door was raised."""
-        idle = {
-            name: beat for name, beat in latest_idle(self.lake).items() if beat.version <= self.progress.consumed.get(name, -1)
-        }
-        raised = {name: beat.value for name, beat in idle.items()}
-        if not (quiet and self._read_since_fed) and raised == self._fed_idle:
+    def done(self) -> bool:
+        """Whether all that had landed at the start is joined, and as much of it final as can be."""
+        read = all(self.progress.consumed.get(name, -1) >= each.version for name, each in self.start.progress.items())
+        target = self.start.target
+        return read and (target is None or (self.progress.horizon or 0) >= target)
+
+    def close(self) -> None:
+        """Publish what the query did last."""
+        run_id = str(self.query.runId)
+        if not self.query.isActive and not self.listener.wait_for_end(run_id, _REPORT_SECONDS):
+            log.warning("the join's last micro-batches were not reported in time; status does not have them")
+        self.publish()
+        self.context.lake.spark.streams.removeListener(self.listener)
+
+    def publish(self) -> None:
+        """Hand over what the query has done since the last call: entries for the ledger, the horizon for `control`."""
+        before = self.progress.horizon
+        entries = self.progress.entries(self.listener.take(str(self.query.runId)))
+        if not entries:
             return
-        delay = self.config.join.watermark_delay
-        write_heartbeats(self.lake, reached(self.lake, delay, self.run_id, self.progress.consumed, idle))
-        self._read_since_fed, self._fed_idle = False, raised
+        self.context.ledger.add(*entries)
+        for name in self.progress.fresh:
+            self._read_at[name] = time.monotonic()
+        if self.progress.dropped > self._dropped:
+            self._distrust()
+        if self.progress.horizon is not None:
+            detail = {"consumed": dict(self.progress.consumed)}
+            self.context.control.put(Fact(kind="horizon", event_time=self.progress.horizon, detail=detail))
+        if self.progress.horizon != before and not self._published:
+            self._published = True
+            _remove_others(self.start.directory)
+
+    def _distrust(self) -> None:
+        """Rows were dropped by the watermark, which must never be: leave to settle all outcomes of now and before."""
+        log.error("the join dropped rows by watermark; settle looks all outcomes up", rows=self.progress.dropped)
+        self._dropped = self.progress.dropped
+        delay, facts = self.context.config.join.watermark_delay, self.context.facts
+        states = [read_progress(self.context.lake, stream, facts, delay).state for stream in self.context.lake.streams.both]
+        newest = max((s.max_event_time for s in states if s and s.max_event_time is not None), default=None)
+        if newest is not None:
+            self.context.control.write(Fact(kind="distrust", event_time=newest))
+
+    def _feed(self) -> None:
+        """Where a stream has gone quiet, and the join has read all that it has landed, write how far it has come."""
+        now, every = time.monotonic(), self.context.config.trigger.every.total_seconds()
+        quiet = 0.0 if self.once else 1.5 * every
+        names = [name for name in self.start.progress if now - self._read_at.get(name, 0.0) >= quiet]
+        if not names or (not self.once and now - self._looked < every):
+            return
+        self._looked = now
+        reached = {name: self._reached(name) for name in names}
+        beats = {
+            name: value
+            for name, (value, version) in reached.items()
+            if value is not None and value > self._fed.get(name, value - 1) and self.progress.consumed.get(name, -1) >= version
+        }
+        if beats:
+            write_heartbeats(self.context.lake.spark, self.start.heartbeats, beats)
+            self._fed |= beats
+
+    def _reached(self, name: str) -> tuple[int | None, int]:
+        """What a stream's next commit meets, and the version of the last one by which events landed."""
+        lake = self.context.lake
+        if self.once:
+            known = self.start.progress[name]
+            return known.watermark, known.version
+        if self.ingest is not None:
+            value = self.ingest.writers[name].watermark
+            if value is None or value <= self._fed.get(name, value - 1):
+                return None, -1
+            return value, newest_ingested(lake.newest_commits(name))[0]
+        stream = next(each for each in lake.streams.both if each.name == name)
+        found = read_progress(lake, stream, self.context.control.refresh(), self.context.config.join.watermark_delay)
+        return found.watermark, found.version
 
 
-def start_join(lake: Lake, config: Config, *, since: int | None = None) -> JoinLane:
-    """Start the running query. A new checkpoint takes its state from bronze: above the horizon, or `since` if earlier."""
-    rules, checkpoint = _prepare(lake, config, since)
-    needed = _needed(lake, config, Ledger(lake).horizon(), since)
-    if plan_reading(lake, checkpoint, config.trigger, needed, once=True).whole:
-        _drain(lake, config, rules, checkpoint, since=since)
-    return _start(lake, config, rules, checkpoint, once=False, since=since)
+def _need(context: Context) -> None:
+    context.need(*(stream.name for stream in context.lake.streams.both), context.lake.attributed)
 
 
-def _prepare(lake: Lake, config: Config, since: int | None) -> tuple[Rules, str]:
-    """The tables, the rules, and the checkpoint that this configuration's state needs: a new one where the join has been down for
-    longer than the tables' logs reach back, or a long backlog is left to settle. Who asks for a replay gets one."""
-    rules = put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed, "heartbeats")
-    lake.as_tables_have()
-    checkpoint = join_checkpoint(lake, config)
-    if behind := out_of_reach(lake, checkpoint):
-        log.info("join takes a new checkpoint, and its state from bronze: logs do not reach back to its last", of=sorted(behind))
-        checkpoint = new_checkpoint(lake, config)
-    if since is not None:
-        return rules, checkpoint
-    return rules, pass_over(lake, config, read_whole(lake, checkpoint), Ledger(lake).horizon()) or checkpoint
-
-
-def _needed(lake: Lake, config: Config, horizon: int | None, since: int | None) -> dict[str, int]:
-    """What a checkpoint that begins above a published horizon needs, as event times by stream: outcomes after it, and exposures
-    of the hot window before those. It never begins above the horizon, for what lies between is not final."""
-    if horizon is None:
-        return {}
-    start = horizon if since is None else min(since, horizon)
-    streams = lake.streams
-    return {streams.outcome.name: start, streams.exposure.name: start - micros(config.join.hot_window)}
-
-
-def _start(lake: Lake, config: Config, rules: Rules, checkpoint: str, *, once: bool, since: int | None) -> JoinLane:
-    run_id = uuid.uuid4().hex[:12]
-    identity = checkpoint_id(lake.spark, checkpoint, recovers=False).id
-    horizon = Ledger(lake).horizon()
-    needed = _needed(lake, config, horizon, since)
-    reading = plan_reading(lake, checkpoint, config.trigger, needed, once=once)
-    feed_before_start(lake, config.join.watermark_delay, run_id, reading)
-    lake.spark.conf.set("spark.sql.streaming.stateStore.providerClass", STATE_PROVIDERS[config.state_store.provider])
-    sink = AttributedSink(lake)
-
-    def write(candidates: DataFrame, batch: int) -> None:
-        here = sink.lake.with_session(candidates.sparkSession)
-        with interpreted(here.spark):
-            require_in_force(here, here.config)
-        written = AttributedSink(here).write(candidates, lane="join")
-        note(identity, batch, {"resolve": written.seconds - written.merge_seconds, "merge": written.merge_seconds})
-
-    writer = (
-        candidates_of(lake, config, rules, run_id, reading, needed)
-        .writeStream.queryName("join")
-        .option("checkpointLocation", checkpoint)
-        .foreachBatch(write)
-    )
-    query = triggered(writer, config, once=once).start()
-    progress = ProgressReader(query="join", run_id=identity, horizon=horizon, consumed=dict(reading.consumed))
-    return JoinLane(lake=lake, config=config, query=query, progress=progress, run_id=run_id, once=once, whole=reading.whole)
-
-
-def candidates_of(lake: Lake, config: Config, rules: Rules, run: str, reading: Reading, needed: Mapping[str, int]) -> DataFrame:
-    """The streaming plan: of each stream the on-time rows that are needed, joined over the hot window."""
-
-    def rows(stream: EventStream) -> DataFrame:
-        since = _since(stream.event_time, needed[stream.name]) if stream.name in needed else None
-        return on_time_rows(lake, stream, run, reading.options(stream.name, config.trigger), since)
-
-    streams = lake.streams.under(rules.current.keys, rules.current.carry)
-    candidates = hot_candidates(rows(streams.outcome), rows(streams.exposure), streams, config.join.hot_window)
-    return only_under(rules.current, candidates, streams)
-
-
-def _since(event_time: str, start: int) -> Column:
-    return (F.col(event_time) >= at(start)) & (F.col("event_date") >= F.to_date(at(start)))
+def _remove_others(directory: str) -> None:
+    """Remove what other runs of the join have left, where it is on a local disk (DESIGN section 3.1): none starts from there."""
+    own = Path(directory)
+    if "://" in directory or not own.parent.is_dir():
+        return
+    for other in own.parent.iterdir():
+        if other.name != own.name:
+            shutil.rmtree(other, ignore_errors=True)

@@ -1,43 +1,52 @@
-"""Run: ingest, join and settle in one application, sharing one session."""
+"""Run: ingest, join and settle in one application, sharing one session and one context."""
 
 import time
 
 from pipelines.compaction import Compaction
 from pipelines.config import Config
+from pipelines.control.context import open_context
+from pipelines.ingest.landings import Landings
 from pipelines.jobs.driving import wait
-from pipelines.jobs.ingest import failures_explained, ingest, start_ingest
-from pipelines.jobs.join import join, start_join
-from pipelines.jobs.settle import prepare, settle
+from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
+from pipelines.jobs.join import Ingest, join_in, start_join
+from pipelines.jobs.settle import open_settle
 from pipelines.lake import Lake
-from pipelines.settle.run import SettleResult, settle_once
+from pipelines.session import behind_connect
+from pipelines.settle.run import SettleResult
 
 
 def run_once(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
     """To the end of what is there, one stage after the other; what settle did. `everything` as for settle."""
-    ingest(lake, config, once=True)
-    join(lake, config, once=True)
-    return settle(lake, config, everything=everything)
+    with open_context(lake, config) as context:
+        ingest_in(context, once=True)
+        join_in(context, once=True)
+        return open_settle(context).run(everything=everything)
 
 
 def run_all(lake: Lake, config: Config) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
-    prepare(lake, config)
-    door = start_ingest(lake, config, once=False)
-    lane = start_join(lake, config)
-    compaction = Compaction(lake=lake, every=config.tables.compact_every)
-    due = time.monotonic() + config.settle.every.total_seconds()
+    with open_context(lake, config) as context:
+        landings = Landings()
+        ingest = start_ingest(context, once=False, landings=landings)
+        writers = {writer.stream.name: writer for writer in ingest.writers}
+        elsewhere = behind_connect(lake.spark)  # Spark Connect runs `foreachBatch` in a process of its own
+        join = start_join(context, ingest=None if elsewhere else Ingest(writers=writers, landings=landings))
+        settle = open_settle(context, None if elsewhere else lambda stream, batches: writers[stream].earliest_of(batches))
+        compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
+        due = time.monotonic() + config.settle.every.total_seconds()
 
-    def tick() -> None:
-        nonlocal due
-        door.watch.tick()
-        lane.tick()
-        if time.monotonic() >= due:
-            settle_once(lake, config)
-            due = time.monotonic() + config.settle.every.total_seconds()
-        compaction.tick()
+        def tick() -> None:
+            nonlocal due
+            ingest.tick()
+            join.tick()
+            if time.monotonic() >= due:
+                settle.run()
+                due = time.monotonic() + config.settle.every.total_seconds()
+            compaction.tick()
 
-    try:
-        with failures_explained(lake, config):
-            wait([*door.queries, lane.query], tick)
-    finally:
-        lane.publish()
+        try:
+            with failures_explained(context):
+                wait([*ingest.queries, join.query], tick, release=landings.release)
+        finally:
+            ingest.publish()
+            join.close()

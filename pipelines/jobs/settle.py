@@ -4,28 +4,30 @@ import time
 
 from pipelines.compaction import Compaction
 from pipelines.config import Config
-from pipelines.inforce import put_in_force, require_in_force
+from pipelines.control.context import Context, open_context
 from pipelines.lake import Lake
-from pipelines.settle.run import SettleResult, settle_once
+from pipelines.settle.run import Earliest, Settle, SettleResult
 
 
 def settle(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
     """One run. With `everything` every landed outcome is settled, those above the horizon too."""
-    prepare(lake, config)
-    return settle_once(lake, config, everything=everything)
+    with open_context(lake, config) as context:
+        return open_settle(context).run(everything=everything)
 
 
-def prepare(lake: Lake, config: Config) -> None:
-    put_in_force(lake, config, *(stream.name for stream in lake.streams.both), lake.attributed)
-    lake.as_tables_have()
+def open_settle(context: Context, earliest: Earliest | None = None) -> Settle:
+    """For any number of runs in this process; `earliest` as `Settle` has it."""
+    context.need(*(stream.name for stream in context.lake.streams.both), context.lake.attributed)
+    return Settle(context=context, earliest=earliest)
 
 
 def settle_forever(lake: Lake, config: Config) -> None:
-    prepare(lake, config)
-    compaction = Compaction(lake=lake, every=config.tables.compact_every)
-    while True:
-        clock = time.monotonic()
-        require_in_force(lake, config)
-        settle_once(lake, config)
-        compaction.tick()
-        time.sleep(max(0.0, config.settle.every.total_seconds() - (time.monotonic() - clock)))
+    with open_context(lake, config) as context:
+        lane = open_settle(context)
+        compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
+        while True:
+            clock = time.monotonic()
+            lane.run()
+            compaction.tick()
+            context.tick()
+            time.sleep(max(0.0, config.settle.every.total_seconds() - (time.monotonic() - clock)))

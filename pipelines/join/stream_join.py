@@ -8,7 +8,6 @@ from pyspark.sql import functions as F
 from pipelines.durations import micros
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
-from pipelines.inforce import Rule
 
 WATERMARK_METADATA = "spark.watermarkDelayMs"
 
@@ -25,18 +24,10 @@ def hot_candidates(outcomes: DataFrame, exposures: DataFrame, streams: Streams, 
     for side, stream in ((outcomes, streams.outcome), (exposures, streams.exposure)):
         _require_bounded(side, stream.event_time, stream.name)
     left = outcomes.select(*(F.col(f.name) for f in streams.outcome.schema))
-    right = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.keys_aside())
+    right = exposures.where(streams.exposure.has_keys()).select(*streams.as_exposure(), *streams.exposure.aliased_keys())
     event_time = F.col(streams.outcome.event_time)
     recent = (F.col("exposure_time") <= event_time) & (F.col("exposure_time") >= event_time - interval(hot_window))
     return left.join(right, recent & streams.outcome.same_keys(), how="left_outer").select(*streams.candidate_schema.names)
-
-
-def only_under(rule: Rule, candidates: DataFrame, streams: Streams) -> DataFrame:
-    """Leave to settle, as if without a match, the outcomes that another rule holds for: of before a change of configuration."""
-    if rule.after is None:
-        return candidates
-    ours = rule.holds(F.col(streams.outcome.event_time))
-    return candidates.withColumns({f.name: F.when(ours, F.col(f.name)) for f in streams.exposure_columns})
 
 
 def interval(duration: timedelta) -> Column:

@@ -1,7 +1,7 @@
-"""The watermark of the join follows the door, and never drops a row that the door let in as on time.
+"""The watermark of the join follows those that bronze's rows met at ingest, and never drops a row that was on time there.
 
 Why it cannot (the argument; DESIGN section 3.2 asks for it). Write W(c) for the watermark that commit c of a stream met at
-its door. An on-time row of commit c has `event_time > W(c)`, and W never falls from one commit to the next. Each side of the
+ingest. An on-time row of commit c has `event_time > W(c)`, and W never falls from one commit to the next. Each side of the
 join carries two watermark definitions:
 
 - on `door_watermark`, delay 0: its value after any number of rows is the W of the latest commit of which a row has been
@@ -17,8 +17,6 @@ The price is one commit of delay: the last commit's own maximum moves the waterm
 (`pipelines.join.heartbeats`) pay it where there is no next one.
 """
 
-from collections.abc import Mapping
-
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -31,25 +29,16 @@ from pyspark.sql.types import (
 )
 
 from pipelines.events import EventStream
-from pipelines.heartbeats import feed_kind
-from pipelines.lake import Lake
 
 _EPOCH = "TIMESTAMP'1970-01-01 00:00:00'"
 _NEVER = "TIMESTAMP'0001-01-02 00:00:00'"
 
 
-def on_time_rows(lake: Lake, stream: EventStream, run: str, options: Mapping[str, str], since: Column | None = None) -> DataFrame:
-    """Bronze's on-time rows as a stream with the door's watermark, and the heartbeats meant for this run.
-
-    `options` are the source's (`pipelines.join.reading`); `since` (a predicate on bronze) leaves out old rows.
-    """
-    bronze = lake.stream(stream.name, **options).where("NOT late")
-    if since is not None:
-        bronze = bronze.where(since)
-    beats = lake.stream("heartbeats", maxFilesPerTrigger=str(2**31 - 1)).where(
-        (F.col("stream") == stream.name) & (F.col("kind") == feed_kind(run))
-    )
-    return with_door_watermark(bronze, beats, stream)
+def on_time_rows(bronze: DataFrame, heartbeats: DataFrame, stream: EventStream) -> DataFrame:
+    """A stream's on-time rows with the watermark that they met, which heartbeats of that stream (`pipelines.join.heartbeats`)
+    move where no row comes. Columns: the stream's own."""
+    beats = heartbeats.where(F.col("stream") == stream.name).withColumn("event_time", F.timestamp_micros("at"))
+    return with_door_watermark(bronze.where("NOT late"), beats, stream)
 
 
 def with_door_watermark(bronze: DataFrame, heartbeats: DataFrame, stream: EventStream) -> DataFrame:
@@ -78,7 +67,7 @@ def _heartbeat_value(stream: EventStream, name: str, kind: DataType) -> Column:
         # Not null, or the join's own `key IS NOT NULL`, pushed down, would remove heartbeats too; but of a type that may be null.
         # Where bronze has nothing new, Spark leaves it out of the union, and a key that is never null reads keys in the state
         # that are null.
-        return F.when(F.col("kind") != "", _any_value(kind).cast(kind)).alias(name)
+        return F.when(F.col("stream") != "", _any_value(kind).cast(kind)).alias(name)
     return F.lit(None).cast(kind).alias(name)
 
 

@@ -60,7 +60,7 @@ def _logs(lake: Lake) -> list[Finding]:
     """The longest log of the tables, where they are on a local disk; others are not looked into."""
     if lake.config.lake_is_catalog or "://" in lake.root:
         return []
-    logs = {table: Path(lake.path(table), "_delta_log") for table in lake.all_tables}
+    logs = {table: Path(lake.path(table), "_delta_log") for table in lake.tables}
     files = {table: sum(1 for _ in log.iterdir()) for table, log in logs.items() if log.is_dir()}
     longest = max(files, key=lambda table: files[table], default=None)
     if longest is None:

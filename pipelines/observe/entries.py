@@ -1,4 +1,4 @@
-"""The ledger's recent entries as plain values, and the facts that it still holds for lakes without table `control`."""
+"""The ledger's recent entries, and the facts of table `control`, as plain values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.control.facts import Fact, Facts
+from pipelines.control.facts import Facts
 from pipelines.instants import EPOCH
-from pipelines.observe.lag import BACKLOG, RECENT_US, Entry, Latest
+from pipelines.observe.lag import RECENT_US, Entry
 from pipelines.observe.reader import Condition, TableReader, rows_of
 
 DAYS = 30
@@ -26,7 +26,7 @@ def last_days(reader: TableReader) -> list[Condition]:
     return [("run_date", ">=", date.fromisoformat(newest) - timedelta(days=DAYS))]
 
 
-def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[Latest, dict[str, list[Entry]]]:
+def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict[str, Entry | None], dict[str, list[Entry]]]:
     """The latest entry of each query, None without one; and its recent ones (`pipelines.observe.lag`), the latest last."""
     days = last_days(reader)
     latest: dict[str, Entry | None] = dict.fromkeys(queries)
@@ -43,17 +43,9 @@ def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[Late
     return latest, recent
 
 
-def read_facts(reader: TableReader, streams: Sequence[str], latest: Latest) -> Facts:
-    """Horizon, settle position and accepted gaps, from the ledger."""
-    horizon = _greatest(reader, "horizon", [*last_days(reader), ("query", "in", ["join", BACKLOG])])
-    settled = latest.get("settle")
-    facts = [] if horizon is None else [Fact(kind="horizon", event_time=horizon)]
-    if settled is not None:
-        facts.append(Fact(kind="settled", detail=settled["detail"]["settled"], at=settled["finished_at"]))
-    gaps = {f"gap:{stream}": stream for stream in streams}
-    for row in map(_decoded, rows_of(reader.scan("ledger", ["query", "finished_at", "detail"], [("query", "in", list(gaps))]))):
-        facts.append(Fact(kind="gap", stream=gaps[row["query"]], detail=row["detail"], at=row["finished_at"]))
-    return Facts(tuple(sorted(facts, key=lambda fact: fact.at)))
+def read_facts(reader: TableReader) -> Facts:
+    """The facts of table `control`; none for a lake in which no lane has started yet."""
+    return Facts.of(rows_of(reader.scan("control"))) if reader.exists("control") else Facts()
 
 
 def _greatest(reader: TableReader, column: str, where: Sequence[Condition]) -> int | None:

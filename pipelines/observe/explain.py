@@ -10,7 +10,7 @@ from pipelines.durations import format_duration, micros
 from pipelines.errors import RejoinError
 from pipelines.instants import EPOCH, iso
 from pipelines.model.rule import Rule
-from pipelines.observe.entries import latest_and_recent, read_facts
+from pipelines.observe.entries import read_facts
 from pipelines.observe.reader import Condition, TableReader, rows_of
 
 _SHOWN = 20
@@ -44,7 +44,7 @@ def explain(reader: TableReader, config: Config, outcome_id: str) -> str:
     lines += [f"  {_describe(row)}" for row in rows_of(reader.scan(attributed, None, wanted))] or ["  none yet"]
     lines += ["", f"exposures with the same {', '.join(rule.keys)} within {format_duration(rule.window)} before it"]
     lines += [f"  {_candidate(row, config)}" for row in _matches(reader, config, rule, first)] or ["  none"]
-    lines += ["", _state(reader, [exposures, name], first[outcome.event_time])]
+    lines += ["", _state(reader, first[outcome.event_time])]
     return "\n".join(lines)
 
 
@@ -97,10 +97,8 @@ def _describe(row: Row) -> str:
     return f"{day}: {answer}; by {row['attributed_by']} at {times['updated_at']}"
 
 
-def _state(reader: TableReader, streams: list[str], event_time: int) -> str:
-    if not reader.exists("ledger"):
-        return "pending: nothing has been joined"
-    facts = read_facts(reader, streams, latest_and_recent(reader, ["settle"])[0])
+def _state(reader: TableReader, event_time: int) -> str:
+    facts = read_facts(reader)
     if facts.horizon is None or event_time > facts.horizon:
         return "pending: the join's horizon has not reached it; only `settle --all` answers earlier"
     if facts.settled.horizon is None or event_time > facts.settled.horizon:

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from pipelines.control.facts import Fact, Facts
 from pipelines.instants import iso
 from pipelines.readable import about, size
 
 RECENT_US = 600_000_000
-BACKLOG = "join:backlog"
-"""The query of entries whose horizon the join has published without reading up to it (`pipelines.join.backlog`)."""
 
 _SECOND = 1_000_000
 _SATURATED, _FULL, _SLOWER = 0.8, 0.9, 0.95
@@ -27,7 +26,6 @@ _HELPS = {
 }
 
 Entry = Mapping[str, Any]
-Latest = Mapping[str, Entry | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,23 +188,20 @@ def waiting(lag: Lag, joined: int | None, now: int) -> list[Finding]:
     return findings
 
 
-def backlog_left(latest: Latest) -> Backlog | None:
+def backlog_left(facts: Facts) -> Backlog | None:
     """The backlog that the join's last start left to settle, where settle has not come as far."""
-    left, settled = latest.get(BACKLOG), latest.get("settle")
-    seen = settled["detail"]["settled"]["horizon"] if settled else None
-    if left is None or left["horizon"] is None or (seen is not None and seen >= left["horizon"]):
+    left, settled = facts.handoff, facts.settled.horizon
+    if left is None or left.event_time is None or (settled is not None and settled >= left.event_time):
         return None
-    return Backlog(at=left["finished_at"], up_to=left["horizon"], bytes=left["detail"].get("bytes", {}))
+    return Backlog(at=left.at, up_to=left.event_time, bytes=left.detail.get("bytes", {}))
 
 
-def versions_read(latest: Latest) -> dict[str, int]:
-    """The last version of each bronze table that the join has read whole, or left to settle; none where that is unknown."""
-    join, left = latest.get("join"), latest.get(BACKLOG)
-    if left is not None and (join is None or left["finished_at"] > join["finished_at"]):
-        return {stream: int(version) for stream, version in left["consumed"].items()}
-    offsets = {stream: offset for stream, offset in join["consumed"].items() if offset} if join else {}
-    # Delta's offset names the version to read next, or the snapshot that is being read.
-    return {s: int(o["reservoirVersion"]) - 1 for s, o in offsets.items() if not o.get("isStartingVersion")}
+def versions_read(join: Entry | None, handoff: Fact | None) -> dict[str, int]:
+    """The last version of each bronze table that the join has read whole; none where it has read nothing since a handoff."""
+    if join is None or (handoff is not None and handoff.at > join["finished_at"]):
+        return {}
+    # Delta's offset names the version to read next, or the snapshot that a start takes in one micro-batch.
+    return {s: int(o["reservoirVersion"]) - (0 if o.get("isStartingVersion") else 1) for s, o in join["consumed"].items() if o}
 
 
 def _pace(entries: Sequence[Entry]) -> float | None:

@@ -1,16 +1,17 @@
-"""The ledger: one row per micro-batch of every query, append-only (DESIGN section 4).
+"""The ledger: what happened, one row per micro-batch of every query, append-only (DESIGN section 5).
 
-It is how the lanes tell each other what is finished: the join publishes its horizon here, settle what it has seen. Times are
-UTC; durations are milliseconds; counts never include heartbeats.
+For status, metrics and reports; no lane reads it. Times are UTC; durations are milliseconds; counts never include heartbeats.
 """
 
 import json
+import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -20,9 +21,7 @@ from pipelines.instants import now_us
 from pipelines.lake import Lake, at
 from pipelines.schemas import LEDGER_SCHEMA
 
-PASSED_OVER = "join:backlog"
-"""The query of entries whose horizon the join has taken without reading up to it (`pipelines.join.backlog`)."""
-
+_EVERY_SECONDS = 60.0
 _TIMES = ("started_at", "finished_at", "watermark", "horizon")
 
 
@@ -49,48 +48,42 @@ class Entry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Joined(NamedTuple):
-    """The horizon; how many rows the join has ever dropped by watermark (0, unless something is broken); and the time, inclusive,
-    up to which it may not have read all (None: it has read everything). Times are microseconds."""
-
-    horizon: int | None
-    dropped: int
-    passed_over: int | None
-
-
 class Ledger:
-    """Appends entries, and answers what the lanes ask of each other."""
+    """Gathers entries in the process and appends them once a minute and at a stop; reads what is there. Safe to use from several
+    threads. No lane depends on it: an entry that is lost with its process is lost to status and reports alone."""
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
+        self._lock = threading.Lock()
+        self._gathered: list[Entry] = []
+        self._flushed = time.monotonic()
 
-    def write(self, entries: Sequence[Entry], *, transaction: tuple[str, int] | None = None) -> None:
-        """Append in one commit; with `transaction`, a replay of the same micro-batch appends nothing twice."""
+    def add(self, *entries: Entry) -> None:
+        with self._lock:
+            self._gathered.extend(entries)
+
+    def tick(self) -> bool:
+        """Append what has gathered where the last look is a minute ago; whether it was."""
+        due = time.monotonic() - self._flushed >= _EVERY_SECONDS
+        if due:
+            self.flush()
+        return due
+
+    def flush(self) -> None:
+        """Append what has gathered, in one commit."""
+        with self._lock:
+            entries, self._gathered = self._gathered, []
+            self._flushed = time.monotonic()
         if not entries:
             return
+        self.lake.ensure("ledger")
         names = [f.name for f in LEDGER_SCHEMA if f.name != "run_date"]
         rows = [tuple(_plain(getattr(entry, name)) for name in names) for entry in entries]
         frame = self.lake.spark.createDataFrame(rows, _row_schema(names))
         for name in _TIMES:
             frame = frame.withColumn(name, F.timestamp_micros(name))
-        frame = frame.withColumn("run_date", F.to_date("finished_at"))
-        self.lake.append("ledger", frame.select(*LEDGER_SCHEMA.names), transaction=transaction)
-
-    def horizon(self) -> int | None:
-        """The time up to which the join has finished (inclusive), in microseconds; None before it has finished any."""
-        return self.joined().horizon
-
-    def joined(self) -> Joined:
-        """How far the join has come."""
-        join = self.lake.read("ledger").where(F.col("query").isin("join", PASSED_OVER))
-        passed = F.when(F.col("query") == PASSED_OVER, F.col("horizon"))
-        figures = F.unix_micros(F.max("horizon")), F.sum("rows_dropped_by_watermark"), F.unix_micros(F.max(passed))
-        horizon, dropped, passed_over = join.select(*figures).collect()[0]
-        return Joined(horizon, dropped or 0, passed_over)
-
-    def drops(self) -> list[dict[str, Any]]:
-        """The join's entries of micro-batches that dropped rows, as `last` gives them."""
-        return self.entries("join", "rows_dropped_by_watermark > 0")
+        frame = frame.withColumn("run_date", F.to_date("finished_at")).coalesce(1)
+        self.lake.append("ledger", frame.select(*LEDGER_SCHEMA.names))
 
     def entries(self, query: str, where: str = "true") -> list[dict[str, Any]]:
         """The entries of `query` that satisfy a SQL condition, as `last` gives them, the latest last."""

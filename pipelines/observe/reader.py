@@ -66,7 +66,8 @@ def open_reader(config: Config, lake: Callable[[], "Lake"]) -> TableReader:
 def table_names(config: Config) -> tuple[str, ...]:
     """The tables that users see, in the order in which data reaches them."""
     exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
-    return exposure, outcome, "quarantine", f"attributed_{outcome}", "ledger", "reconciliations", "reconciliation_diffs"
+    written = exposure, outcome, "quarantine", f"attributed_{outcome}"
+    return *written, "control", "ledger", "reconciliations", "reconciliation_diffs"
 
 
 def rows_of(batches: pa.RecordBatchReader | pa.Table) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ class SparkReader:
         return sorted(str(row[0]) for row in self.lake.read(table).select(column).distinct().collect())
 
     def appended_after(self, table: str, version: int) -> tuple[int, int]:
-        return _appended(row[0] for row in self.lake.history(table, version).select("operationMetrics").collect())
+        return _appended(commit.metrics for commit in self.lake.commits(table, version))
 
 
 def _appended(metrics: Iterable[dict[str, str] | None]) -> tuple[int, int]:

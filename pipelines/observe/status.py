@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.control.facts import Facts
+from pipelines.control.gaps import accepted
 from pipelines.instants import iso, now_us
 from pipelines.observe.entries import last_days, latest_and_recent, read_facts
 from pipelines.observe.lag import (
-    BACKLOG,
+    Entry,
     Finding,
     Lag,
-    Latest,
     Throughput,
     backlog_left,
     bottleneck,
@@ -98,8 +98,8 @@ def read_status(reader: TableReader, config: Config) -> Status:
         )
     streams, now = [config.stream_name("exposure"), config.stream_name("outcome")], now_us()
     names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
-    latest, recent = latest_and_recent(reader, [*names, BACKLOG])
-    facts = read_facts(reader, streams, latest)
+    latest, recent = latest_and_recent(reader, names)
+    facts = read_facts(reader)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
     dropped, reconciliation = _dropped(reader), _last_reconciliation(reader)
@@ -119,7 +119,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
         settled_to=iso(facts.settled.horizon),
         queries=[_query(entry, now) for name in names if (entry := latest[name])],
         quarantined=_quarantined(reader),
-        gaps=[_gap(fact.stream, fact.detail, fact.at) for fact in facts.of_kind("gap")],
+        gaps=[{"stream": name, "what": str(gap), "at": iso(gap.at)} for name in streams for gap in accepted(facts, name)],
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
         lateness=lateness_of(reader, config),
@@ -130,15 +130,14 @@ def read_status(reader: TableReader, config: Config) -> Status:
     )
 
 
-def _lag(reader: TableReader, streams: Sequence[str], latest: Latest, facts: Facts) -> Lag:
+def _lag(reader: TableReader, streams: Sequence[str], latest: Mapping[str, Entry | None], facts: Facts) -> Lag:
     landed = {stream: entry["detail"].get("max_event_time_us") for stream in streams if (entry := latest[f"ingest:{stream}"])}
+    read = versions_read(latest["join"], facts.handoff)
     return Lag(
         newest=max((at for at in landed.values() if at is not None), default=None),
         horizon=facts.horizon,
-        unread={
-            stream: reader.appended_after(stream, read) for stream, read in versions_read(latest).items() if stream in landed
-        },
-        backlog=backlog_left(latest),
+        unread={stream: reader.appended_after(stream, version) for stream, version in read.items() if stream in landed},
+        backlog=backlog_left(facts),
     )
 
 
@@ -183,14 +182,6 @@ def _quarantined(reader: TableReader) -> dict[str, int]:
         return {}
     reasons = pc.value_counts(reader.scan("quarantine", ["reason"]).read_all()["reason"]).to_pylist()
     return {row["values"]: row["counts"] for row in sorted(reasons, key=lambda row: row["values"])}
-
-
-def _gap(stream: str | None, detail: Mapping[str, Any], at: int) -> dict[str, str | None]:
-    """Records that Kafka had lost and that somebody gave up: no fault of the pipeline's health, but nothing to forget."""
-    from pipelines.gaps import Gap
-
-    gaps = "; ".join(str(Gap(**gap)) for gap in detail["gaps"])
-    return {"stream": stream, "what": f"topic {detail['topic']} {gaps}", "at": iso(at)}
 
 
 def _last_reconciliation(reader: TableReader) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """What a run of settle tells of itself in the ledger: what it looked up and why, what changed, what became final."""
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame
@@ -7,13 +8,14 @@ from pyspark.sql import functions as F
 
 from pipelines.events import Streams
 from pipelines.histogram import Histogram, cumulative
+from pipelines.instants import EPOCH
 from pipelines.lake import at
 
 DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class LookupStats:
     """Outcomes looked up, by cause (an outcome may have several), and of them those whose row was added or changed; and for each
     event date that was final before the run, the same two counts over all causes, `looked_up` and `changed`."""
 
@@ -32,26 +34,27 @@ class Final:
     delays: dict[str, int] = field(default_factory=dict)
 
 
-def looked_up(selected: DataFrame, attributed: DataFrame, streams: Streams, stamp: int, previous: int | None) -> Looked:
+def lookup_stats(selected: DataFrame, attributed: DataFrame, streams: Streams, stamp: int, previous: int | None) -> LookupStats:
     """`selected` are outcomes with `__cause`; `attributed` the table after the write, pruned to their dates; rows that this run
     wrote have `updated_at = stamp`. `previous` is the horizon before the run: dates that end at or below it were final."""
     outcome = streams.outcome
     wrote = (F.col("attributed_by") == "settle") & (F.col("updated_at") == at(stamp))
     mine = attributed.where(wrote).select(F.col("event_date").alias("__date"), F.col(outcome.id), F.lit(True).alias("__mine"))
-    asked = selected.select(F.to_date(outcome.event_time).alias("__date"), outcome.id, "__cause").distinct()
-    figures = F.count("*").alias("looked_up"), F.count("__mine").alias("changed")
-    known = asked.join(mine, ["__date", outcome.id], how="left_outer")
-    by_cause = known.groupBy("__cause").agg(*figures).collect()
-    after_final = {}
-    if previous is not None:
-        final = (F.unix_date("__date") + 1) * F.lit(DAY_US) <= F.lit(previous + 1)
-        once = known.where(final).select("__date", outcome.id, "__mine").distinct()
-        by_date = once.groupBy(F.col("__date").cast("string").alias("date")).agg(*figures).collect()
-        after_final = {row["date"]: {"looked_up": row["looked_up"], "changed": row["changed"]} for row in by_date}
-    return Looked(
-        causes={row["__cause"]: row["looked_up"] for row in by_cause},
-        changed={row["__cause"]: row["changed"] for row in by_cause},
-        after_final=after_final,
+    date = F.to_date(outcome.event_time).alias("__date")
+    asked = selected.groupBy(date, outcome.id).agg(F.array_sort(F.collect_set("__cause")).alias("__causes"))
+    known = asked.join(mine.distinct(), ["__date", outcome.id], how="left_outer")
+    counted = known.groupBy("__date", "__causes").agg(F.count("*").alias("looked_up"), F.count("__mine").alias("changed"))
+    causes, changed = Counter[str](), Counter[str]()
+    after_final: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in counted.collect():
+        for cause in row["__causes"]:
+            causes[cause] += row["looked_up"]
+            changed[cause] += row["changed"]
+        day_ends = (row["__date"] - EPOCH.date()).days * DAY_US + DAY_US
+        if previous is not None and day_ends <= previous + 1:
+            after_final[str(row["__date"])].update(looked_up=row["looked_up"], changed=row["changed"])
+    return LookupStats(
+        causes=dict(causes), changed=dict(changed), after_final={day: dict(counts) for day, counts in after_final.items()}
     )
 
 

@@ -1,25 +1,25 @@
-"""One run of settle: pin, select, look up, write rows and bookkeeping in one commit."""
+"""One run of settle: pin, select, look up, write rows and position in one commit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import reduce
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from pipelines.bookkeeping import Settled, last_settled
-from pipelines.config import Config
-from pipelines.durations import micros
-from pipelines.inforce import Rules, rules_in_force
+from pipelines.control.context import Context
+from pipelines.control.facts import Fact, Settled
+from pipelines.control.position import KEY, settled_position
+from pipelines.ingest.state import Landed, landed_since
 from pipelines.instants import now_us
-from pipelines.join.state import narrowest_hot_window
-from pipelines.lake import Lake, at
-from pipelines.observe.ledger import Entry, Ledger
+from pipelines.observe.ledger import Entry
 from pipelines.observe.phases import Laps
-from pipelines.settle.figures import Final, Looked, became_final, looked_up
-from pipelines.settle.lookup import HOUR_US, event_hours, lake_candidates, spans, within
-from pipelines.settle.selection import Window, open_outcomes, touched_outcomes, unanswered
+from pipelines.settle.figures import Final, LookupStats, became_final, lookup_stats
+from pipelines.settle.lookup import event_hours, lake_candidates, within
+from pipelines.settle.selection import Window, outcomes_to_look_up, touched_outcomes, unanswered
 from pipelines.sink import AttributedSink, SinkResult, first_events
+
+Earliest = Callable[[str, Collection[int]], int | None]
+"""Of some ingest batches of a stream, the least event time that landed (microseconds); None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,181 +27,189 @@ class SettleResult:
     """What a run did: outcomes looked up by cause (an outcome may have several), rows inserted and changed."""
 
     settled: Settled
-    looked: Looked
+    stats: LookupStats
     final: Final
     written: SinkResult
 
     @property
     def causes(self) -> Mapping[str, int]:
-        return self.looked.causes
+        return self.stats.causes
 
 
-def settle_once(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
-    """Settle what landed or became final since the last run; with `everything`, outcomes above the horizon too.
+@dataclass(kw_only=True)
+class Settle:
+    """The runs of one process. Keeps its position in memory; `earliest` knows what an ingest in the same process has landed:
+    where nothing landed at or below the horizon, a run need not look back."""
 
-    Safe beside a running join, and at any point to kill and repeat: the sink only ever improves a row, and the bookkeeping
-    is committed with the rows. The horizon is read before the versions are pinned, so every on-time row at or below it is
-    in the pinned bronze and its joined row in the table.
-    """
-    started, laps = now_us(), Laps()
-    streams = lake.streams
-    previous = last_settled(lake)
-    horizon, dropped, passed_over = Ledger(lake).joined()
-    now = Settled(
-        run=previous.run + 1,
-        exposure_version=lake.version(streams.exposure.name),
-        outcome_version=lake.version(streams.outcome.name),
-        horizon=horizon,
-        all=everything,
-        dropped=dropped,
-    )
-    limit = None if everything else horizon
-    window = Window(previous=previous.horizon, horizon=horizon, limit=limit, passed_over=passed_over)
-    laps.lap("bookkeeping")
-    looked, written = Looked(), SinkResult(0, 0, 0.0)
-    if (everything or horizon is not None) and not _nothing_new(previous, now):
-        looked, written = _look_up(lake, config, previous, now, window, started, laps)
-    final = _final(lake, previous, now)
-    laps.lap("figures")
-    Ledger(lake).write([_entry(lake, now, looked, final, written, started, laps)])
-    return SettleResult(settled=now, looked=looked, final=final, written=written)
+    context: Context
+    earliest: Earliest | None = None
+    _settled: Settled | None = None
 
+    def run(self, *, everything: bool = False) -> SettleResult:
+        """Settle what landed or became final since the last run; with `everything`, outcomes above the horizon too.
 
-def _nothing_new(previous: Settled, now: Settled) -> bool:
-    """Whether no event has landed, and none has become final, since the last run; who asks for all gets all looked at."""
-    seen = ("exposure_version", "outcome_version", "horizon", "dropped")
-    return not now.all and all(getattr(previous, name) == getattr(now, name) for name in seen)
+        Safe beside a running join, and at any point to kill and repeat: the sink only ever improves a row, and the position is
+        committed with the rows. The horizon is read before the versions are pinned, so every on-time row at or below it is in
+        the pinned bronze and its joined row in the table.
+        """
+        started, laps, lake = now_us(), Laps(), self.context.lake
+        # Where ingest runs in another process, so may the join.
+        facts = self.context.facts if self.earliest else self.context.control.refresh()
+        position = None if self._settled else settled_position(lake, facts)
+        previous = self._settled or (position.settled if position else Settled())
+        attributed = position.version if position else lake.version(lake.attributed)
+        landed = {
+            stream.name: landed_since(lake, stream.name, version)
+            for stream, version in zip(lake.streams.both, (previous.exposure_version, previous.outcome_version), strict=True)
+        }
+        now = Settled(
+            run=previous.run + 1,
+            exposure_version=landed[lake.streams.exposure.name].version,
+            outcome_version=landed[lake.streams.outcome.name].version,
+            horizon=facts.horizon,
+            all=everything,
+        )
+        laps.lap("bookkeeping")
+        below = frozenset(name for name, each in landed.items() if self._may_be_below(name, each, previous.horizon))
+        one = _Run(context=self.context, previous=previous, now=now, attributed=attributed, below=below, stamp=started)
+        stats, written = one.look_up(laps) if one.is_due else (LookupStats(), SinkResult(0, 0, 0.0))
+        final = one.final()
+        laps.lap("figures")
+        self._settled = now
+        self.context.control.put(Fact(kind="settled", version=attributed, detail=asdict(now)))
+        self.context.ledger.add(_entry(self.context, now, stats, final, written, started, laps))
+        return SettleResult(settled=now, stats=stats, final=final, written=written)
 
-
-def _look_up(
-    lake: Lake, config: Config, previous: Settled, now: Settled, window: Window, stamp: int, laps: Laps
-) -> tuple[Looked, SinkResult]:
-    streams, rules = lake.streams, rules_in_force(lake, config)
-    selected = _select(lake, config, rules, previous, now, window).persist()
-    try:
-        hours = event_hours(selected, streams.outcome.event_time)
-        laps.lap("select")
-        if not hours:
-            return Looked(), SinkResult(0, 0, 0.0)
-        written = _settle(lake, rules, selected, hours, now, stamp)
-        laps.lap("look_up", {"write": written.merge_seconds})
-        rows = lake.read(lake.attributed).where(within(streams.outcome.event_time, spans(hours)))
-        return looked_up(selected, rows, streams, stamp, previous.horizon), written
-    finally:
-        selected.unpersist()
+    def _may_be_below(self, stream: str, landed: Landed, horizon: int | None) -> bool:
+        """Whether an event may have landed since the last run at or below its horizon."""
+        if horizon is None or not (landed.batches or landed.otherwise):
+            return False
+        earliest = None if landed.otherwise or self.earliest is None else self.earliest(stream, landed.batches)
+        return earliest is None or earliest <= horizon
 
 
-def _final(lake: Lake, previous: Settled, now: Settled) -> Final:
-    if now.horizon is None or now.horizon == previous.horizon:
-        return Final()
-    passed = Window(previous=previous.horizon, horizon=now.horizon, limit=now.horizon)
-    event_time = lake.streams.outcome.event_time
-    return became_final(lake.read(lake.attributed).where(passed.dates()).where(passed.newly(event_time)), lake.streams)
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One run: from what the previous one had seen to what this one sees, over the output table at version `attributed`. `below`:
+    the streams of which events may have landed since at or below the previous horizon."""
+
+    context: Context
+    previous: Settled
+    now: Settled
+    attributed: int
+    below: frozenset[str]
+    stamp: int
+
+    @property
+    def is_due(self) -> bool:
+        """Whether an event has landed, or become final, since the last run; who asks for all gets all looked at."""
+        seen = ("exposure_version", "outcome_version", "horizon")
+        same = all(getattr(self.previous, name) == getattr(self.now, name) for name in seen)
+        return self.now.all or (self.now.horizon is not None and not same)
+
+    @property
+    def window(self) -> Window:
+        limit = None if self.now.all else self.now.horizon
+        untrusted = self.context.facts.distrusted_to
+        return Window(previous=self.previous.horizon, horizon=self.now.horizon, limit=limit, untrusted=untrusted)
+
+    def look_up(self, laps: Laps) -> tuple[LookupStats, SinkResult]:
+        lake, streams = self.context.lake, self.context.lake.streams
+        selected = self._select().persist()
+        try:
+            hours = event_hours(selected, streams.outcome.event_time)
+            laps.lap("select")
+            if not hours:
+                return LookupStats(), SinkResult(0, 0, 0.0)
+            written = self._write(selected, hours)
+            laps.lap("look_up", {"write": written.merge_seconds})
+            rows = lake.read(lake.attributed).where(within(streams.outcome.event_time, hours))
+            return lookup_stats(selected, rows, streams, self.stamp, self.previous.horizon), written
+        finally:
+            selected.unpersist()
+
+    def final(self) -> Final:
+        """What became final in this run."""
+        if self.now.horizon is None or self.now.horizon == self.previous.horizon:
+            return Final()
+        lake = self.context.lake
+        passed = Window(previous=self.previous.horizon, horizon=self.now.horizon, limit=self.now.horizon)
+        event_time = lake.streams.outcome.event_time
+        return became_final(lake.read(lake.attributed).where(passed.dates()).where(passed.newly(event_time)), lake.streams)
+
+    def _select(self) -> DataFrame:
+        """The outcomes to look up, with their causes; each part reads only the dates that it needs."""
+        lake, window, join = self.context.lake, self.window, self.context.config.join
+        streams, attribution = lake.streams, join.attribution_window
+        last = self.context.facts.last("settled")
+        # The join may have run with another hot window than ours.
+        hot = self.context.facts.narrowest_hot_window(last.at if last else None, join.hot_window)
+        outcome, exposure = streams.outcome, streams.exposure
+        # Pinned, and so not read again for what is kept of it once this run has written there.
+        attributed = lake.read(lake.attributed, self.attributed)
+        outcomes = lake.read(outcome.name, self.now.outcome_version)
+        exposures = lake.read(exposure.name, self.now.exposure_version)
+
+        newly = outcomes.where(window.dates()).where(window.newly(outcome.event_time))
+        # An outcome whose row lies elsewhere in its date (another event of its id) is taken for missing: one look-up more.
+        rows = attributed.where(window.dates()).where(window.newly(outcome.event_time))
+        back = window.dates(back=attribution) & window.newly(exposure.event_time, back=attribution)
+        selected = [
+            outcomes_to_look_up(newly, rows, streams, window, hot),
+            touched_outcomes(newly, exposures.where(back).where("late"), streams, attribution),
+        ]
+        if self.now.all:
+            selected.append(unanswered(outcomes, attributed, streams))
+        # What landed since the last run at or below its horizon.
+        if outcome.name in self.below:
+            landed = lake.landed_between(outcome.name, self.previous.outcome_version, self.now.outcome_version)
+            behind = landed.where(window.already(outcome.event_time))
+            hours = event_hours(behind, outcome.event_time)
+            if hours:
+                rows = attributed.where(within(outcome.event_time, hours))
+                selected.append(outcomes_to_look_up(behind, rows, streams, window, hot))
+        if exposure.name in self.below:
+            landed = lake.landed_between(exposure.name, self.previous.exposure_version, self.now.exposure_version)
+            behind = landed.where(window.already(exposure.event_time))
+            hours = event_hours(behind, exposure.event_time)
+            if hours:
+                reach = within(outcome.event_time, hours, after=attribution)
+                final = outcomes.where(reach).where(window.already(outcome.event_time))
+                selected.append(touched_outcomes(final, behind, streams, attribution))
+        return reduce(DataFrame.unionByName, selected)
+
+    def _write(self, selected: DataFrame, hours: Mapping[int, int]) -> SinkResult:
+        lake, streams = self.context.lake, self.context.lake.streams
+        attribution = self.context.config.join.attribution_window
+        exposures = lake.read(streams.exposure.name, self.now.exposure_version)
+        pruned = exposures.where(within(streams.exposure.event_time, hours, before=attribution))
+        asked = first_events(selected.drop("__cause"), streams).persist()
+        try:
+            candidates = lake_candidates(asked, pruned, streams, attribution, sum(hours.values()))
+            metadata = {KEY: asdict(self.now)}
+            return AttributedSink(lake).write(candidates, lane="settle", metadata=metadata, stamp=self.stamp, first_events=True)
+        finally:
+            asked.unpersist()
 
 
-def _entry(lake: Lake, now: Settled, looked: Looked, final: Final, written: SinkResult, started: int, laps: Laps) -> Entry:
+def _entry(
+    context: Context, now: Settled, stats: LookupStats, final: Final, written: SinkResult, started: int, laps: Laps
+) -> Entry:
+    streams = context.lake.streams
     return Entry(
         query="settle",
         batch=now.run,
         started_at=started,
-        consumed={lake.streams.exposure.name: now.exposure_version, lake.streams.outcome.name: now.outcome_version},
-        rows_in=sum(looked.causes.values()),
+        consumed={streams.exposure.name: now.exposure_version, streams.outcome.name: now.outcome_version},
+        rows_in=sum(stats.causes.values()),
         rows_out=written.inserted + written.updated,
         horizon=now.horizon,
         durations_ms=laps.durations_ms(),
         detail={
             "settled": asdict(now),
-            "attributed_version": lake.version(lake.attributed),
             "inserted": written.inserted,
             "updated": written.updated,
-            **asdict(looked),
+            **asdict(stats),
             "final": asdict(final),
         },
     )
-
-
-def _select(lake: Lake, config: Config, rules: Rules, previous: Settled, now: Settled, window: Window) -> DataFrame:
-    """The outcomes to look up, with their causes; each part reads only the dates that it needs."""
-    streams, attribution = lake.streams, rules.longest
-    last = Ledger(lake).last("settle")
-    # The join may have run with another hot window than ours.
-    hot = narrowest_hot_window(lake, last["started_at"] if last else None, config.join.hot_window)
-    outcome, exposure = streams.outcome, streams.exposure
-    joined = rules.current.holds(F.col(outcome.event_time))
-    joined = joined & window.read(outcome.event_time)
-    # Pinned, and so not read again for what is kept of it once this run has written there.
-    attributed = lake.read(lake.attributed, lake.version(lake.attributed))
-    outcomes = lake.read(outcome.name, now.outcome_version)
-
-    newly = outcomes.where(window.dates()).where(window.newly(outcome.event_time))
-    # An outcome whose row lies elsewhere in its date (another event of its id) is taken for missing: one look-up more, no harm.
-    rows = attributed.where(window.dates()).where(window.newly(outcome.event_time))
-    exposures = lake.read(exposure.name, now.exposure_version)
-    late = (
-        exposures.where(window.dates(back=attribution)).where(window.newly(exposure.event_time, back=attribution)).where("late")
-    )
-    selected = [
-        open_outcomes(newly, rows, streams, window, hot, joined),
-        touched_outcomes(newly, late, streams, rules),
-    ]
-    if now.all:
-        selected.append(unanswered(outcomes, attributed, streams))
-    if now.dropped:
-        # As if they had come late: those newly dropped touch what was final, and all of them what becomes final.
-        fresh = now.dropped > previous.dropped
-        settled_before = None if fresh or previous.horizon is None else previous.horizon - micros(attribution)
-        lost = _dropped_exposures(lake, now, settled_before)
-        recent = lost.where(window.newly(exposure.event_time, back=attribution))
-        selected.append(touched_outcomes(newly, recent, streams, rules))
-        if fresh:
-            reach = within(outcome.event_time, spans(event_hours(lost, exposure.event_time), after=attribution))
-            final = outcomes.where(reach).where(window.already(outcome.event_time))
-            selected.append(touched_outcomes(final, lost, streams, rules))
-    if window.previous is not None:
-        # What landed since the last run at or below its horizon is late, whatever it says of itself: should the join ever have
-        # dropped a row, it is here that it comes back.
-        landed = lake.landed_between(outcome.name, previous.outcome_version, now.outcome_version)
-        behind = landed.where(window.already(outcome.event_time))
-        hours = event_hours(behind, outcome.event_time)
-        if hours:
-            rows = attributed.where(within(outcome.event_time, spans(hours)))
-            selected.append(open_outcomes(behind, rows, streams, window, hot, joined))
-        landed = lake.landed_between(exposure.name, previous.exposure_version, now.exposure_version)
-        behind = landed.where(window.already(exposure.event_time))
-        hours = event_hours(behind, exposure.event_time)
-        if hours:
-            reach = within(outcome.event_time, spans(hours, after=attribution))
-            final = outcomes.where(reach).where(window.already(outcome.event_time))
-            selected.append(touched_outcomes(final, behind, streams, rules))
-    return reduce(DataFrame.unionByName, selected)
-
-
-def _dropped_exposures(lake: Lake, now: Settled, since: int | None) -> DataFrame:
-    """The exposures that the join may have dropped: those at or below the watermark of a micro-batch with an alarm, landed after
-    what it had read before. Alarms whose watermark is at or below `since` (microseconds) count no more.
-
-    Never to happen; made good all the same, as if they had come late.
-    """
-    exposure = lake.streams.exposure
-    parts = [lake.read(exposure.name, now.exposure_version).where(F.lit(False))]
-    for entry in Ledger(lake).drops():
-        watermark = entry["watermark"]
-        if watermark is None or (since is not None and watermark <= since):
-            continue
-        # An entry of an earlier version does not tell what was read, so all of bronze may be concerned.
-        after = (entry["detail"] or {}).get("read_after", {}).get(exposure.name, -1)
-        landed = lake.landed_between(exposure.name, after, now.exposure_version)
-        parts.append(landed.where(F.col(exposure.event_time) <= at(watermark)))
-    return reduce(DataFrame.unionByName, parts)
-
-
-def _settle(lake: Lake, rules: Rules, selected: DataFrame, hours: dict[int, int], now: Settled, stamp: int) -> SinkResult:
-    streams, those = lake.streams, rules.between(min(hours), max(hours) + HOUR_US)
-    exposures = lake.read(streams.exposure.name, now.exposure_version)
-    pruned = exposures.where(within(streams.exposure.event_time, spans(hours, before=those.longest)))
-    asked = first_events(selected.drop("__cause"), streams).persist()
-    try:
-        candidates = lake_candidates(asked, pruned, streams, those, sum(hours.values()))
-        return AttributedSink(lake).write(candidates, lane="settle", metadata=now.as_metadata(), stamp=stamp, first_events=True)
-    finally:
-        asked.unpersist()

@@ -22,7 +22,6 @@ from pyspark.sql import functions as F
 
 from pipelines.durations import micros
 from pipelines.events import Streams
-from pipelines.inforce import Rules
 from pipelines.lake import at
 
 
@@ -30,14 +29,14 @@ from pipelines.lake import at
 class Window:
     """The outcomes that may have become final: `previous < event_time <= limit` (microseconds; None is unbounded).
 
-    `horizon` is the join's; the limit is the same, or none where all is to be settled. Of outcomes at or below `passed_over` the
-    join may not have read all that matters (`pipelines.join.backlog`).
+    `horizon` is the join's; the limit is the same, or none where all is to be settled. Of outcomes at or below `untrusted` the
+    join may not have read all that matters (`pipelines.join.start`).
     """
 
     previous: int | None
     horizon: int | None
     limit: int | None
-    passed_over: int | None = None
+    untrusted: int | None = None
 
     def reached(self, column: str) -> Column:
         return F.lit(True) if self.limit is None else F.col(column) <= at(self.limit)
@@ -59,21 +58,19 @@ class Window:
         """Whether the join has not finished with the outcome yet, so that it may well have no row."""
         return F.lit(True) if self.horizon is None else F.col(column) > at(self.horizon)
 
-    def read(self, column: str) -> Column:
+    def joined(self, column: str) -> Column:
         """Whether the join has read all that matters for outcomes of that time, or will have."""
-        return F.lit(True) if self.passed_over is None else F.col(column) > at(self.passed_over)
+        return F.lit(True) if self.untrusted is None else F.col(column) > at(self.untrusted)
 
     def already(self, column: str) -> Column:
         return F.lit(False) if self.previous is None else F.col(column) <= at(self.previous)
 
 
-def open_outcomes(
-    rows: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta, joined: Column
+def outcomes_to_look_up(
+    rows: DataFrame, attributed: DataFrame, streams: Streams, window: Window, hot_window: timedelta
 ) -> DataFrame:
     """Of open outcomes (rows of bronze) those that need a look-up, with `__cause`: `late`, `pending`, `missing` or `tail`.
 
-    `joined` tells which outcomes the running join answers for: those under the rule in force, not those of before a change, nor
-    those of a backlog that it has passed over.
     `attributed` is the result so far, pruned to the dates of `rows` at most. Returns the outcome's own columns and the cause.
     """
     outcome = streams.outcome
@@ -92,6 +89,7 @@ def open_outcomes(
     hot_since = F.unix_micros(time) - F.lit(micros(hot_window))
     # Only the join's own match is known to be the best of the hot window: settle may have written before the join had seen
     # all of it, or while the join looked less far back.
+    joined = window.joined(outcome.event_time)
     hot_match = joined & (F.col("__lane") == "join") & (F.unix_micros("__exposure_time") >= hot_since)
     cause = (
         F.when(F.col("late"), "late")
@@ -110,23 +108,14 @@ def unanswered(outcomes: DataFrame, attributed: DataFrame, streams: Streams) -> 
     return outcomes.join(known, streams.outcome.id, how="left_anti").select(*own, F.lit("missing").alias("__cause"))
 
 
-def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, rules: Rules) -> DataFrame:
+def touched_outcomes(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, attribution: timedelta) -> DataFrame:
     """The outcomes of `bronze` that match some of `late_exposures`, with `__cause` `touched`. Columns: the outcome's own."""
-    time = F.col(streams.outcome.event_time)
-    parts = [
-        _touched(bronze.where(rule.holds(time)), late_exposures, streams.under(rule.keys, rule.carry), rule.window)
-        for rule in rules
-    ]
-    return reduce(DataFrame.unionByName, parts)
-
-
-def _touched(bronze: DataFrame, late_exposures: DataFrame, streams: Streams, window: timedelta) -> DataFrame:
     outcome, exposure = streams.outcome, streams.exposure
     late = late_exposures.where(exposure.has_keys()).select(
-        *exposure.keys_aside(),
+        *exposure.aliased_keys(),
         F.unix_micros(exposure.event_time).alias("__from"),
     )
     time = F.unix_micros(F.col(outcome.event_time))
-    matches = (time >= F.col("__from")) & (time <= F.col("__from") + F.lit(micros(window))) & outcome.same_keys()
+    matches = (time >= F.col("__from")) & (time <= F.col("__from") + F.lit(micros(attribution))) & outcome.same_keys()
     own = [F.col(f.name) for f in outcome.schema]
     return bronze.join(late, matches, how="left_semi").select(*own, F.lit("touched").alias("__cause"))

@@ -1,16 +1,15 @@
 """Gaps: records of a Kafka topic that were due, and that Kafka no longer has (retention, or a topic made anew).
 
-No gap is passed in silence: ingest refuses to start behind one until somebody has accepted it. An acceptance is one row of the
-ledger (query `gap:<stream>`), and everything follows from it: ingest goes on with a checkpoint that is named after it, at the
-offsets that it holds (`pipelines.ingest.position`), and reconcile no longer misses exactly those records.
+Ingest refuses to start behind a gap until somebody has accepted it. An acceptance is one fact of `control`, and everything
+follows from it: ingest goes on with a checkpoint that is named after it, at the offsets that it holds
+(`pipelines.ingest.position`), and reconcile no longer counts those records as missing. Pure: no I/O.
 """
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from pipelines.lake import Lake
-from pipelines.observe.ledger import Entry, Ledger
+from pipelines.control.facts import Fact, Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,29 +85,30 @@ def after(gaps: Iterable[Gap], consumed: Mapping[int, int], held: Mapping[int, t
     return {p: first if anew else max(first, consumed.get(p, first)) for p, (first, _) in sorted(held.items())}
 
 
-def accept(lake: Lake, stream: str, topic: str, topic_id: str | None, gaps: Iterable[Gap], offsets: Mapping[int, int]) -> None:
-    """Write the acceptance: one commit, from which on it holds."""
+def acceptance(stream: str, topic: str, topic_id: str | None, gaps: Iterable[Gap], offsets: Mapping[int, int]) -> Fact:
+    """The fact that gaps are accepted; ingest goes on at `offsets`."""
     detail = {
+        "id": uuid.uuid4().hex[:12],
         "topic": topic,
         "topic_id": topic_id,
         "gaps": [asdict(gap) for gap in gaps],
         "offsets": {str(partition): offset for partition, offset in offsets.items()},
     }
-    Ledger(lake).write([Entry(query=f"gap:{stream}", detail=detail)])
+    return Fact(kind="gap", stream=stream, detail=detail)
 
 
-def accepted(lake: Lake, stream: str) -> list[Acceptance]:
+def accepted(facts: Facts, stream: str) -> list[Acceptance]:
     """All that was accepted for a stream, the latest last."""
-    return [_acceptance(row) for row in Ledger(lake).entries(f"gap:{stream}")]
+    return [_acceptance(fact) for fact in facts.of_kind("gap", stream)]
 
 
-def _acceptance(row: Mapping[str, Any]) -> Acceptance:
-    detail = row["detail"]
+def _acceptance(fact: Fact) -> Acceptance:
+    detail = fact.detail
     return Acceptance(
-        id=row["run_id"],
+        id=detail["id"],
         topic=detail["topic"],
         topic_id=detail["topic_id"],
         gaps=tuple(Gap(**gap) for gap in detail["gaps"]),
         offsets={int(partition): offset for partition, offset in detail["offsets"].items()},
-        at=row["finished_at"],
+        at=fact.at,
     )

@@ -1,0 +1,251 @@
+"""Landing the micro-batches of one stream in bronze and quarantine; lateness is decided here, once (DESIGN section 3.2).
+
+A row is late when `event_time <= greatest event time of earlier commits - watermark_delay`. All rows of a micro-batch meet the
+same watermark, which each of them carries.
+
+A micro-batch is one commit of bronze, then one of quarantine where lines were rejected. The bronze commit carries the state that
+it met (`pipelines.ingest.state`), so a start knows which micro-batch has landed; where that does not tell, lines are compared
+with what has landed (`pipelines.ingest.recovery`).
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import functions as F
+
+from pipelines.config import FilesSource, KafkaSource
+from pipelines.durations import micros
+from pipelines.events import EventStream
+from pipelines.histogram import Histogram, cumulative
+from pipelines.ingest.landings import Landings
+from pipelines.ingest.parse import is_decoded
+from pipelines.ingest.position import Position
+from pipelines.ingest.recovery import ORIGIN, Recovery, payload
+from pipelines.ingest.state import KEY, StreamProgress, WriterState
+from pipelines.instants import now_us
+from pipelines.lake import Lake, at
+from pipelines.observe.ledger import Entry
+from pipelines.observe.phases import Laps
+from pipelines.schemas import QUARANTINE_SCHEMA
+
+# One lock a stream and process: held while a micro-batch lands. In the module, not in the writer, because Spark Connect pickles a
+# `foreachBatch` function.
+_LOCKS: dict[str, threading.RLock] = defaultdict(threading.RLock)
+
+_NEVER = 2**62
+
+
+@dataclass(kw_only=True)
+class BronzeWriter:
+    """The `foreachBatch` function of one ingest query: takes `parse`d micro-batches.
+
+    `progress` is how far the stream had come at the start, `consumes` what is read (for a topic: name and id). `still_there`
+    raises where the source is no longer what it was. `accepted_rows` and `accepted_at` (monotonic seconds) are of this run;
+    `entries` are for the ledger.
+    """
+
+    lake: Lake
+    stream: EventStream
+    source: FilesSource | KafkaSource
+    place: Position
+    watermark_delay: timedelta
+    progress: StreamProgress
+    consumes: Mapping[str, str | None] = field(default_factory=dict)
+    still_there: Callable[[], None] = lambda: None
+    landings: Landings = field(default_factory=Landings)
+    accepted_rows: int = 0
+    accepted_at: float = field(default_factory=time.monotonic)
+    entries: list[Entry] = field(default_factory=list)
+    _state: WriterState | None = None
+    _floor: int | None = None
+    _begun: bool = False
+    _offset: int = 0
+    _recovery: Recovery | None = None
+    _earliest: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = self.progress.state
+        self._state = known and replace(known, delay=micros(self.watermark_delay))
+        self._floor = self.progress.floor
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while a micro-batch lands: between two commits who holds it may raise the stream's watermark."""
+        return _LOCKS[f"{self.lake.root}/{self.stream.name}"]
+
+    @property
+    def state(self) -> WriterState | None:
+        """After the last micro-batch that landed; None before the first of a stream."""
+        return self._state
+
+    @property
+    def newest(self) -> int | None:
+        """The greatest event time accepted so far, in microseconds."""
+        return None if self._state is None else self._state.max_event_time
+
+    @property
+    def watermark(self) -> int | None:
+        """What the next commit meets, in microseconds; it never falls."""
+        return self._floor if self._state is None else self._state.next_watermark(self._floor)
+
+    def raise_floor(self, value: int) -> None:
+        self._floor = max(value, self._floor or value)
+
+    def __call__(self, parsed: DataFrame, micro_batch: int) -> None:
+        with self.lock, self.landings.landing():
+            self._land(self.lake.with_session(parsed.sparkSession), parsed, micro_batch)
+
+    def _begin(self, lake: Lake, micro_batch: int) -> None:
+        """The first micro-batch of a run tells whether the checkpoint goes on where bronze is."""
+        known, self._begun = self._state, True
+        if known is None:
+            return
+        again = micro_batch <= known.micro_batch
+        # `batch` never falls: a checkpoint that counts from an earlier number is counted on from here.
+        self._offset = known.batch - known.micro_batch if not again else known.batch + 1 - micro_batch
+        if again or known.recovering:
+            self._recovery = Recovery.begin(lake, self.stream, self.source, self.place)
+
+    def _land(self, lake: Lake, parsed: DataFrame, micro_batch: int) -> None:
+        started, laps, first = now_us(), Laps(), not self._begun
+        if first:
+            self._begin(lake, micro_batch)
+        batch, watermark, known = micro_batch + self._offset, self.watermark, self._state
+        recovering = self._recovery is not None
+        rows = self._recovery.leave_out(lake, parsed) if self._recovery is not None else parsed
+        met = WriterState(
+            micro_batch=micro_batch,
+            batch=batch,
+            watermark=watermark,
+            max_event_time=None if known is None else known.max_event_time,
+            delay=micros(self.watermark_delay),
+            recovering=self._recovery is not None and not self._recovery.over,
+            topic=self.consumes.get("topic"),
+            topic_id=self.consumes.get("topic_id"),
+        )
+        held = _without_accepted_payloads(rows).persist()
+        try:
+            self.still_there()
+            figures = self._append(lake, held, met)
+            laps.lap("bronze")
+            if figures["rows_quarantined"] and not (first and not figures["rows_out"] and self._is_quarantined(lake, batch)):
+                lake.append("quarantine", quarantined(held, self.stream, batch))
+                laps.lap("quarantine")
+        finally:
+            held.unpersist()
+        if recovering and self._recovery is not None and self._recovery.over:
+            self._recovery = None
+        self._note(figures, met, started, laps)
+
+    def _append(self, lake: Lake, held: DataFrame, met: WriterState) -> dict[str, Any]:
+        """Append the accepted rows to bronze; the figures of the micro-batch, which the same job observes."""
+        observation = Observation(f"{self.stream.name}-{met.batch}")
+        observed = held.observe(observation, *self._figures(met))
+        lake.append(self.stream.name, accepted(observed, self.stream, met.watermark, met.batch), metadata={KEY: met.as_dict()})
+        return dict(observation.get)
+
+    def _is_quarantined(self, lake: Lake, batch: int) -> bool:
+        """Whether a kill came between quarantine and the end of a micro-batch of which nothing is in bronze."""
+        rows = lake.read("quarantine").where(F.col("stream") == self.stream.name)
+        return not rows.where(F.col("ingest_batch") == batch).isEmpty()
+
+    def _figures(self, met: WriterState) -> list[Column]:
+        event_time = F.col("__event").getField(self.stream.event_time)
+        ok = F.col("__reason").isNull()
+        behind = F.lit(0) if met.max_event_time is None else F.lit(met.max_event_time) - F.unix_micros(event_time)
+        return [
+            F.count("*").alias("rows_in"),
+            F.count_if(ok).alias("rows_out"),
+            F.count_if(ok & is_late(event_time, met.watermark)).alias("rows_late"),
+            F.count_if(~ok).alias("rows_quarantined"),
+            F.unix_micros(F.max(F.when(ok, event_time))).alias("newest"),
+            F.unix_micros(F.min(F.when(ok, event_time))).alias("earliest"),
+            cumulative(F.when(ok, behind)).alias("lateness"),
+        ]
+
+    def _note(self, figures: dict[str, Any], met: WriterState, started: int, laps: Laps) -> None:
+        """Keep in memory what the micro-batch changed, and its entry for the ledger."""
+        newest, earliest, reached = figures.pop("newest"), figures.pop("earliest"), met.max_event_time
+        lateness = Histogram.from_cumulative(figures.pop("lateness"))
+        if newest is not None:
+            reached = max(newest, reached or newest)
+            self.accepted_rows += figures["rows_out"]
+            self.accepted_at = time.monotonic()
+        self._earliest[met.batch] = _NEVER if earliest is None else earliest
+        self._state = replace(met, max_event_time=reached)
+        entry = Entry(
+            query=f"ingest:{self.stream.name}",
+            run_id=self.place.checkpoint.rpartition("/")[2],
+            batch=met.batch,
+            started_at=started,
+            consumed=self.consumes,
+            watermark=met.watermark,
+            durations_ms=laps.durations_ms(),
+            detail={"max_event_time_us": reached, "watermark_delay_us": met.delay, "lateness": lateness.counts},
+            **figures,
+        )
+        self.entries.append(entry)
+
+    def earliest_of(self, batches: Collection[int]) -> int | None:
+        """The least event time that landed in some batches, in microseconds; None where one of them is not of this run. What is
+        asked for is forgotten, with what is older."""
+        found = [self._earliest.get(batch) for batch in batches]
+        self._earliest = {batch: at for batch, at in self._earliest.items() if batch > max(batches, default=-1)}
+        known = [at for at in found if at is not None]
+        return min(known) if known and len(known) == len(found) else None
+
+
+def _without_accepted_payloads(parsed: DataFrame) -> DataFrame:
+    """Without the payloads that quarantine does not need: most of the bytes, and all of a micro-batch is held in memory."""
+    raw, kept = F.col("__raw"), F.col("__reason").isNotNull()
+    for name in ("value", "encoded") if is_decoded(parsed) else ("value",):
+        raw = raw.withField(name, F.when(kept, F.col(f"__raw.{name}")))
+    return parsed.withColumn("__raw", raw)
+
+
+def _origin(batch_id: int) -> list[Column]:
+    """Where a row came from, and when: the same columns in bronze and in quarantine."""
+    names = ("ingest_time", *ORIGIN)
+    return [*(F.col(f"__raw.{name}").alias(name) for name in names), F.lit(batch_id).cast("bigint").alias("ingest_batch")]
+
+
+def is_late(event_time: Column, watermark: int | None) -> Column:
+    """Late means at or before the watermark; nothing is late before the first commit."""
+    return F.lit(False) if watermark is None else event_time <= at(watermark)
+
+
+def accepted(parsed: DataFrame, stream: EventStream, watermark: int | None, batch_id: int) -> DataFrame:
+    """The rows for bronze, in its column order, each with the watermark that it met."""
+    event_time = F.col(stream.event_time)
+    own = [F.col("__event").getField(f.name).alias(f.name) for f in stream.schema]
+    rows = parsed.where(F.col("__reason").isNull()).select(
+        *own,
+        *_origin(batch_id),
+        F.col("__rescued").alias("rescued"),
+    )
+    met = F.lit(None).cast("timestamp") if watermark is None else at(watermark)
+    return rows.select(
+        "*", is_late(event_time, watermark).alias("late"), met.alias("door_watermark"), *stream.partition_values()
+    ).select(*stream.bronze_schema.names)
+
+
+def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFrame:
+    """The rows for quarantine: the whole payload as it came, and why it is there."""
+    return (
+        parsed.where(F.col("__reason").isNotNull())
+        .select(
+            F.lit(stream.name).alias("stream"),
+            F.col("__reason").alias("reason"),
+            F.col("__detail").alias("detail"),
+            payload(parsed).alias("payload"),
+            *_origin(batch_id),
+            F.to_date("__raw.ingest_time").alias("ingest_date"),
+        )
+        .select(*QUARANTINE_SCHEMA.names)
+    )
