@@ -33,7 +33,9 @@ def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict
     recent: dict[str, list[Entry]] = {}
     for query in queries:
         of_query: Condition = ("query", "=", query)
-        end = _greatest(reader, "finished_at", [*days, of_query])
+        # Arrow's own timestamps would import pandas: half a second.
+        ends = reader.scan("ledger", ["finished_at"], [*days, of_query]).read_all()["finished_at"].cast(pa.int64())
+        end = pc.max(ends).as_py()
         if end is not None:
             since = EPOCH + timedelta(microseconds=end - RECENT_US)
             wanted = [("run_date", ">=", since.date()), ("finished_at", ">=", since), of_query]
@@ -46,12 +48,6 @@ def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict
 def read_facts(reader: TableReader) -> Facts:
     """The facts of table `control`; none for a lake in which no lane has started yet."""
     return Facts.of(rows_of(reader.scan("control"))) if reader.exists("control") else Facts()
-
-
-def _greatest(reader: TableReader, column: str, where: Sequence[Condition]) -> int | None:
-    """The greatest of a column of times, in microseconds. Arrow's own timestamps import pandas: half a second."""
-    found: int | None = pc.max(reader.scan("ledger", [column], where).read_all()[column].cast(pa.int64())).as_py()
-    return found
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 All figures are of the ledger's last 30 days of runs.
 """
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
+from pydantic_core import from_json
 
 from pipelines.config import Config
 from pipelines.durations import format_duration
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _DATES_SHOWN = 7
 _COVERAGES = (0.90, 0.95, 0.99)
 _DAY_US = 86_400_000_000
-_BUCKETS = pa.schema([("lateness", pa.struct([(name, pa.int64()) for name in NAMES]))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +118,16 @@ def lateness_of(reader: TableReader, config: Config) -> Lateness:
     for name in names:
         found = reader.scan("ledger", ["rows_out", "rows_late", "detail"], [*days, ("query", "=", f"ingest:{name}")]).read_all()
         accepted, late = (pc.sum(found[column]).as_py() or 0 for column in ("rows_out", "rows_late"))
-        streams.append(StreamLateness(stream=name, accepted=accepted, late=late, behind=_behind(found["detail"])))
+        streams.append(
+            StreamLateness(
+                stream=name,
+                accepted=accepted,
+                late=late,
+                behind=_behind(found["detail"]),
+            )
+        )
     runs = rows_of(reader.scan("ledger", ["finished_at", "horizon", "detail"], [*days, ("query", "=", "settle")]))
-    settles = [{**run, "detail": json.loads(run["detail"] or "{}")} for run in runs]
+    settles = [{**run, "detail": from_json(run["detail"] or "{}")} for run in runs]
     finals = [settle["detail"].get("final") or {} for settle in settles]
     looked_up = _sum(settle["detail"].get("causes") for settle in settles)
     changed = _sum(settle["detail"].get("changed") for settle in settles)
@@ -133,7 +138,7 @@ def lateness_of(reader: TableReader, config: Config) -> Lateness:
         final=sum(final.get("outcomes") or 0 for final in finals),
         unattributed=sum(final.get("unattributed") or 0 for final in finals),
         settled=sum(final.get("settled") or 0 for final in finals),
-        causes=[Cause(cause=cause, looked_up=n, changed=changed[cause]) for cause, n in sorted(looked_up.items())],
+        causes=[Cause(cause=cause, looked_up=n, changed=changed.get(cause, 0)) for cause, n in sorted(looked_up.items())],
         delays=delays,
         hot_window=config.join.hot_window,
         watermark_delay=config.join.watermark_delay,
@@ -143,19 +148,18 @@ def lateness_of(reader: TableReader, config: Config) -> Lateness:
 
 
 def _behind(details: pa.ChunkedArray) -> Histogram:
-    """The sum of the histograms in ingest's details; parsed by Arrow, for there is one for each of its micro-batches."""
-    text = "\n".join(detail for detail in details.to_pylist() if detail)
-    if not text:
-        return _histogram({})
-    options = arrow_json.ParseOptions(explicit_schema=_BUCKETS, unexpected_field_behavior="ignore")
-    counts = arrow_json.read_json(BytesIO(text.encode()), parse_options=options)["lateness"]
-    return _histogram({name: pc.sum(pc.struct_field(counts, name)).as_py() or 0 for name in NAMES})
+    """The sum of the histograms in ingest's details. Arrow parses them: there is one for each micro-batch of 30 days."""
+    found = pc.struct_field(pc.extract_regex(details.cast(pa.string()), r'"lateness":\s*(?P<counts>\{[^}]*\})'), "counts")
+    lines = "\n".join(each for each in found.to_pylist() if each)
+    counts = arrow_json.read_json(BytesIO(lines.encode())) if lines else pa.table({})
+    return _histogram({name: pc.sum(counts[name]).as_py() or 0 for name in counts.schema.names})
 
 
-def _sum(counts: Iterable[Mapping[str, int] | None]) -> Counter[str]:
-    total: Counter[str] = Counter()
+def _sum(counts: Iterable[Mapping[str, int] | None]) -> dict[str, int]:
+    total: dict[str, int] = {}
     for each in counts:
-        total.update(each or {})
+        for name, count in (each or {}).items():
+            total[name] = total.get(name, 0) + count
     return total
 
 
@@ -166,16 +170,17 @@ def _histogram(counts: Mapping[str, int]) -> Histogram:
 def _hot_windows(state: pa.Table, delays: Histogram, config: Config) -> list[HotWindow]:
     """For each coverage; state in proportion to the most that the join has held."""
     held = (config.join.hot_window + config.join.watermark_delay) / timedelta(seconds=1)
-    most = max(((row["state_rows"] or 0, row["state_bytes"] or 0) for row in state.to_pylist()), default=(0, 0))
+    most_rows = pc.max(state["state_rows"])
+    most_bytes = state["state_bytes"][pc.index(state["state_rows"], most_rows).as_py()].as_py() if most_rows.is_valid else 0
     found = []
     for coverage in _COVERAGES:
         window = delays.covering(coverage)
         if window is not None:
             window = min(window, config.join.attribution_window)
         rows = size_of = None
-        if window is not None and most[0] and held > 0:
+        if window is not None and most_rows.as_py() and held > 0:
             times = (window + config.join.watermark_delay) / timedelta(seconds=1) / held
-            rows, size_of = round(most[0] * times), round(most[1] * times)
+            rows, size_of = round(most_rows.as_py() * times), round((most_bytes or 0) * times)
         found.append(HotWindow(coverage=coverage, window=window, state_rows=rows, state_bytes=size_of))
     return found
 
