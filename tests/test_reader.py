@@ -8,7 +8,7 @@ import tarfile
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -97,9 +97,10 @@ def test_a_table_that_delta_rs_does_not_read_is_left_to_spark(merged: Lake) -> N
     assert [row["seen"] for row in rows_of(reader.scan("attributed_playbacks", ["seen"], "playback_id = 'p5'"))] == [555]
 
 
-def test_a_lake_at_a_uri_is_left_to_spark(spark: SparkSession) -> None:
-    lake = Lake(spark, config(Path("s3://bucket/lake")))
-    assert isinstance(open_reader(lake.config, lambda: lake), SparkReader)
+@pytest.mark.parametrize("lake", ["s3://bucket/lake", "dbfs:/lake", "main.events"])
+def test_a_lake_at_a_uri_or_in_a_catalog_is_left_to_spark(lake: str) -> None:
+    settings = load_config(ROOT / "conf" / "playback.yml", [f"lake={lake}", "checkpoints=/tmp/checkpoints"])
+    assert isinstance(open_reader(settings, lambda: cast(Lake, None)), SparkReader)
 
 
 @pytest.mark.parametrize("where", ["no such column", "nope = 1", "seen = 1 garbage", "event_date = 'soon'"])
