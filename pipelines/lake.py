@@ -23,7 +23,7 @@ from pipelines.events import EventStream, Streams
 from pipelines.evolution import alterations
 from pipelines.references import resolve
 from pipelines.schemas import TableSpec, table_specs
-from pipelines.tablelog import Commit, files_taken, last_relanded
+from pipelines.tablelog import Commit, files_taken
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
@@ -269,12 +269,9 @@ class Lake:
         """As `history`, the latest first."""
         operation, parameters = F.coalesce("operation", F.lit("")), F.coalesce("operationParameters", F.create_map())
         when, metadata = F.unix_micros("timestamp"), F.coalesce("userMetadata", F.lit(""))
-        rows = self.history(table, after, latest).select("version", operation, parameters, when, metadata)
-        return sorted((Commit(*row) for row in rows.collect()), reverse=True)
-
-    def last_relanded(self, table: str, after: int, latest: int) -> int:
-        """`last_relanded` of the commits after that version, up to the latest."""
-        return last_relanded(self.commits(table, after, latest), after) if latest > after else after
+        metrics = F.coalesce("operationMetrics", F.create_map())
+        rows = self.history(table, after, latest).select("version", operation, parameters, when, metadata, metrics, "userName")
+        return sorted((Commit(*row) for row in rows.collect()), key=lambda commit: commit.version, reverse=True)
 
     def table_id(self, table: str) -> str:
         """What the table's log, and the offsets of streams over it, call it."""
@@ -288,10 +285,10 @@ class Lake:
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
 
     def listed(self, directory: str, names: str) -> DataFrame:
-        """The files below a directory that match a glob pattern: `path` and `modificationTime`."""
+        """The files below a directory that match a glob pattern: `path`, `modificationTime` and `length` in bytes."""
         reader = self.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", names)
         # One that is taken away meanwhile is not there.
-        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime")
+        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime", "length")
 
     def location(self, table: str) -> str:
         """The directory of the table's files, also of one in a catalog."""

@@ -1,6 +1,7 @@
 """What the log of a table tells of its commits: whether they bring events, and whether files of before them can still be read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 NO_DATA_CHANGE = (
@@ -24,10 +25,9 @@ NO_DATA_CHANGE = (
     "VACUUM END",
 )
 """What DESCRIBE HISTORY calls commits that neither add rows nor take any away."""
-MENDED = "rejoin.mended"
-"""In the metadata of commits that took copies out of bronze, or put back what it had lost: nothing in them is new."""
-RELANDED = "rejoin.relanded"
-"""Beside that, in the metadata of those by which an answer may be another."""
+INGEST, RELAND, REPAIR = "rejoin.ingest", "rejoin.reland", "rejoin.repair"
+"""Keys of the JSON that commits of ingest, of `rejoin reland` and of `rejoin reconcile --repair` carry as user metadata. Every
+commit of Rejoin that carries some has a key that begins with `rejoin.`."""
 _KEEPS_FILES = {"CREATE TABLE", *NO_DATA_CHANGE} - {"OPTIMIZE", "REORG"}
 # How far apart the times of a commit and of its files may be.
 _SLACK_US = 600_000_000
@@ -41,22 +41,26 @@ class Commit(NamedTuple):
     parameters: dict[str, str]
     at: int
     metadata: str
+    metrics: Mapping[str, str] = MappingProxyType({})
+    user: str | None = None
+
+    def is_marked(self, key: str = "") -> bool:
+        """Whether its metadata has a key; without one, any of Rejoin's."""
+        return f'"{key}"' in self.metadata if key else '"rejoin.' in self.metadata
+
+    @property
+    def appends(self) -> bool:
+        return self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
 
     @property
     def brings_nothing(self) -> bool:
-        """Whether no event is new in it: it neither adds rows nor takes any away, or reconcile mended the table by it."""
-        return self.operation in NO_DATA_CHANGE or MENDED in self.metadata
+        """Whether it neither adds rows nor takes any away."""
+        return self.operation in NO_DATA_CHANGE
 
     @property
     def keeps_files(self) -> bool:
         """Whether no data file goes out of the table by it."""
-        return self.operation in _KEEPS_FILES or self.parameters.get("mode", self.parameters.get("outputMode")) == "Append"
-
-
-def last_relanded(commits: Iterable[Commit], after: int) -> int:
-    """The last version after that one, of those that the log tells of, in which reconcile changed what bronze answers; that one,
-    where there is none."""
-    return max((commit.version for commit in commits if commit.version > after and RELANDED in commit.metadata), default=after)
+        return self.operation in _KEEPS_FILES or self.appends
 
 
 def files_taken(commits: Sequence[Commit]) -> bool:

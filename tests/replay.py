@@ -12,12 +12,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DateType, TimestampType
 
 from pipelines.configfile import load_config
+from pipelines.ingest.reland import Relanded
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
+from pipelines.jobs.reland import run_reland
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
-from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range
 from pipelines.settle.run import SettleResult
 
@@ -83,6 +85,9 @@ class Replay:
 
     def reconcile(self, span: Range | None = None, **how: Any) -> Reconciliation:
         return run_reconcile(self.lake, self.config, span or Range(), **how)[0]
+
+    def reland(self, stream: str) -> Relanded:
+        return run_reland(self.lake, self.config, stream)
 
     def lose_checkpoint(self, query: str) -> None:
         shutil.rmtree(self.lake.checkpoint(query), ignore_errors=True)

@@ -1,6 +1,7 @@
 """The three ways to an answer - the join, the look-up, the batch - against one oracle, on frames."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,13 +11,15 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from pipelines.config import Config
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
 from pipelines.inforce import Rule, Rules
 from pipelines.join.stream_join import hot_candidates
-from pipelines.reconcile.batch import attribute, outcome_events
+from pipelines.model import rule as model
+from pipelines.reconcile.compare.batch import attribute, canonical_json, outcome_events
 from pipelines.settle.lookup import HOUR_US, lake_candidates, spans
 from pipelines.sink import resolve
 from tests import oracle
@@ -25,6 +28,7 @@ from tests.builders import iso, play, shown
 WINDOW = timedelta(hours=6)
 KEYS, CARRY = ("profile_id", "title_id"), ("row_id", "position", "device", "model_version")
 RULES = Rules((Rule(keys=KEYS, window=WINDOW, carry=CARRY),))
+RULE = model.Rule(keys=KEYS, window=WINDOW, carry=CARRY)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def test_matching_rules(spark: SparkSession, streams: Streams) -> None:
     ways = {
         "join": resolve(hot_candidates(playbacks, impressions, streams, WINDOW), streams),
         "look-up": resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
-        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
+        "batch": attribute(outcome_events(playbacks, streams), impressions, streams, RULE),
     }
     answers = sorted((case, answer) for case, *_, answer in CASES)
     for way, found in ways.items():
@@ -78,7 +82,7 @@ def test_ties_of_time_and_id_go_to_the_greatest_carried_values_nulls_smallest(sp
     exposures = [shown("a", "11:00", position=p, device=d) for p, d in ((None, "tv"), (2, None), (2, "phone"), (1, "web"))]
     playbacks, impressions = frames(spark, streams, [play("p", "12:00")], exposures)
     looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams).drop("event_date")
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES).drop("__versions")
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULE).drop("__versions")
     assert [(r["exposure_position"], r["exposure_device"]) for r in looked_up.collect()] == [(2, "phone")]
     assert_df_equality(looked_up, batch, ignore_nullable=True)
 
@@ -95,12 +99,27 @@ def test_of_conflicting_outcomes_the_earliest_then_the_smallest_json_is_the_even
     playbacks, impressions = frames(spark, streams, conflicting, [])
     expected = oracle.attribute(conflicting, [], window=WINDOW)
     for found in (
-        attribute(outcome_events(playbacks, streams), impressions, streams, RULES),
+        attribute(outcome_events(playbacks, streams), impressions, streams, RULE),
         resolve(lake_candidates(playbacks, impressions, streams, RULES), streams),
     ):
         rows = {r["playback_id"]: (r["device"], r["seconds_watched"]) for r in found.collect()}
         assert rows == {id: (e["device"], e["seconds_watched"]) for id, e in expected.items()}
         assert rows == {"p": ("phone", 60), "q": ("tv", 10)}
+
+
+def test_batch_ranks_nested_events_as_the_lanes_do(spark: SparkSession, config: Config) -> None:
+    nested = (
+        "playback_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, z STRUCT<b: INT, a: ARRAY<STRUCT<d: DOUBLE, c: STRING>>>"
+    )
+    stream = replace(Streams.of(config).outcome, schema=StructType.fromDDL(f"{nested}, m MAP<STRING, INT>"))
+    lines = [
+        {"playback_id": "p", "event_time": "2026-01-10T10:00:00.000001Z", "z": {"b": 1, "a": [{"d": 1.0, "c": "x"}, None]}},
+        {"playback_id": "q", "event_time": "2026-01-10T10:00:00Z", "z": None, "m": {"y": 1, "x": None}},
+    ]
+    rows = frame(spark, lines, stream.schema)
+    found = rows.select(F.expr(f"{stream.event_rank()}.json").alias("lanes"), canonical_json(stream).alias("batch")).collect()
+    assert [row["batch"] for row in found] == [row["lanes"] for row in found]
+    assert found[1]["batch"] == '{"event_time":"2026-01-10T10:00:00.000000Z","m":{"x":null,"y":1},"playback_id":"q","z":null}'
 
 
 def test_a_stream_without_watermark_is_refused(spark: SparkSession, streams: Streams) -> None:
@@ -138,7 +157,7 @@ def test_look_up_and_batch_agree_with_the_oracle(
         id: (row["event_time"], row["device"], row["exposure_id"], row["exposure_time"], row["exposure_position"])
         for id, row in oracle.attribute(outcomes, exposures, window=WINDOW).items()
     }
-    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULES)
+    batch = attribute(outcome_events(playbacks, streams), impressions, streams, RULE)
     looked_up = resolve(lake_candidates(playbacks, impressions, streams, RULES), streams)
     for found in (batch, looked_up):
         times = found.withColumn("at", F.unix_micros("event_time")).withColumn("seen", F.unix_micros("exposure_time"))
@@ -170,12 +189,9 @@ def test_after_a_change_each_outcome_is_judged_by_its_own_rule(
         for row in [before[id] if new["event_time"] <= change else new]
     }
     playbacks, impressions = frames(spark, streams, outcomes, exposures)
-    for found in (
-        attribute(outcome_events(playbacks, streams), impressions, streams, rules),
-        resolve(lake_candidates(playbacks, impressions, streams, rules), streams),
-    ):
-        seen = found.withColumn("seen", F.unix_micros("exposure_time")).collect()
-        assert {r["playback_id"]: (r["exposure_id"], r["seen"], r["exposure_position"]) for r in seen} == expected
+    found = resolve(lake_candidates(playbacks, impressions, streams, rules), streams)
+    seen = found.withColumn("seen", F.unix_micros("exposure_time")).collect()
+    assert {r["playback_id"]: (r["exposure_id"], r["seen"], r["exposure_position"]) for r in seen} == expected
 
 
 def test_builders_speak_utc() -> None:

@@ -22,7 +22,7 @@ from tests.processes import ROOT, rejoin
 
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
-    *("show", "export", "status", "explain", "doctor", "size", "accept-gap", "rebuild", "maintain"),
+    *("show", "export", "status", "explain", "doctor", "size", "reland", "accept-gap", "rebuild", "maintain"),
 ]
 
 

@@ -10,37 +10,28 @@ from pipelines.errors import ConfigError
 from pipelines.lake import Lake
 from pipelines.reconcile.lock import only_one
 from pipelines.reconcile.notify import Webhook
-from pipelines.reconcile.report import told, write_files, write_history
-from pipelines.reconcile.run import Plan, Reconciliation, reconcile
-from pipelines.reconcile.since import since_last
+from pipelines.reconcile.report import to_dict, told, write_files
+from pipelines.reconcile.report.history import write_history
+from pipelines.reconcile.result import Reconciliation
+from pipelines.reconcile.run import reconcile
 from pipelines.reconcile.span import Range
 
 
 def run_reconcile(
-    lake: Lake,
-    config: Config,
-    span: Range | None,
-    *,
-    fix: bool = False,
-    hourly: bool = False,
-    share: float = 1.0,
-    say: Callable[[str], None] = lambda _: None,
+    lake: Lake, config: Config, span: Range, *, fix: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Reconciliation, Path]:
-    """Reconcile `span` (None: what may differ since the last run that agreed), write the reports and the history; the result and
-    the path of the HTML page. Raises RejoinError where another run of this lake has not ended."""
+    """Reconcile `span`, write the reports and the history; the result and the path of the HTML page. Raises RejoinError where
+    another run of this lake has not ended."""
     lake.require(*(stream.name for stream in lake.streams.both), lake.attributed)
     lake.require_as_configured()
     lake.ensure("quarantine", "ledger")
-    lake.as_tables_have()
     reports = report_directory(lake, config)
     webhook = None if config.reconcile.webhook is None else Webhook.of(config.reconcile.webhook)
     with only_one(lake):
-        dates = since_last(lake) if span is None else span
         run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
-        plan = Plan(span=dates, hourly=hourly, share=share, fix=fix)
-        result = reconcile(lake, config, plan, run_id=run_id, reports=reports, say=say)
+        result = reconcile(lake, config, span, run_id=run_id, reports=reports, fix=fix, judged_from=None, say=say)
         page = write_files(result, reports)
-        write_history(lake, result, page)
+        write_history(lake, result, to_dict(result), page)
     if webhook is not None and (webhook.when == "always" or result.verdict != "agrees"):
         webhook.tell(told(result, page))
     return result, page

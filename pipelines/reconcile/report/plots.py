@@ -1,6 +1,6 @@
-"""The report's plots, as SVG text to stand in the page: no script, no network, sharp in print.
+"""The report's plots, as SVG text for the page: no script, no network, sharp in print.
 
-Colours do on light and on dark paper alike; a plot is narrow enough for a phone.
+Colours suit light and dark paper alike; a plot is narrow enough for a phone.
 """
 
 import logging
@@ -13,8 +13,8 @@ import vl_convert
 
 from pipelines.histogram import END_OF, NAMES, Histogram
 from pipelines.observe.lateness import Lateness
-from pipelines.reconcile.diff import HourSummary
-from pipelines.reconcile.history import EarlierRun
+from pipelines.reconcile.compare.diff import HourSummary
+from pipelines.reconcile.report.history import EarlierRun
 
 _WIDTH, _HEIGHT = 330, 200
 _MOST_HOURS = 240
@@ -27,7 +27,7 @@ def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun
     drawn = [
         ("Outcomes by hour (or day) of event time: bars are batch, points the table", _by_hour(hours)),
         ("Outcomes without an exposure, as a share of the table's, by hour (or day) of event time", _unattributed(hours)),
-        ("How far events come behind their stream (to the right of the line: late)", _behind(lateness)),
+        ("How far events are behind their stream (to the right of the line: late)", _behind(lateness)),
         ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
         ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
         ("Earlier reconciliations: share of outcomes without an exposure, and of late events", _trend(earlier)),
@@ -150,7 +150,7 @@ def _rule(names: list[str], value: timedelta, where: Literal["middle", "end"]) -
     """A line in the middle or at the end of the last bucket that ends at or below `value`."""
     below = [name for name, end in END_OF.items() if end <= value and name in names]
     place = pd.DataFrame({"at": [below[-1] if below else names[0]]})
-    # All buckets lie beyond: the line stands before the first.
+    # All buckets lie beyond: the line is before the first.
     position = 0.0 if not below else 1.0 if where == "end" else 0.5
     return alt.Chart(place).mark_rule(color=_MARK, strokeDash=[4, 3]).encode(x=alt.X("at:N", sort=names, bandPosition=position))
 
