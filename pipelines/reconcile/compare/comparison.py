@@ -80,7 +80,7 @@ def compare_dates(lake: Lake, config: Config, sides: Sides, span: Range, judged_
         strangers = actual.select(outcome.id).join(events, outcome.id, "left_anti").distinct().persist()
         compared = work.completed(compared, strangers, expected).persist()
         held += [strangers, compared]
-    hours = summarise(compared.where("counts"))
+    hours = summarise(compared.where("counts"), lake.streams)
     books = balance(events, actual, lake.streams, final)
     for frame in (actual, events):
         frame.unpersist()

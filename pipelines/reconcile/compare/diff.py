@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
@@ -107,38 +107,21 @@ def compare(
     )
 
 
-def summarise(compared: DataFrame) -> list[HourSummary]:
-    """Full counts by hour; small, whatever the size of the day."""
-    by_class = compared.groupBy("event_date", "hour", "class").agg(
-        F.count("*").alias("rows"),
+def summarise(compared: DataFrame, streams: Streams) -> list[HourSummary]:
+    """Full counts by hour, in order of time; small, whatever the size of the day."""
+    differs = F.col("class") == DiffClass.MISMATCHED.value
+    in_table = F.col("stream_row").isNotNull()
+    names = streams.candidate_schema.names
+    counted = compared.groupBy(F.col("event_date").cast("string").alias("event_date"), "hour").agg(
         F.count_if(F.col("batch_row").isNotNull() & F.col("first")).alias("batch_rows"),
-        F.count("stream_row").alias("table_rows"),
-        F.count_if(F.col("first") & F.col("stream_row").isNotNull() & F.col("stream_row.exposure_time").isNull()).alias("open"),
+        F.count_if(in_table).alias("table_rows"),
+        F.count_if(F.col("first") & in_table & F.col("stream_row.exposure_time").isNull()).alias("unattributed"),
+        F.struct(*(F.count_if(F.col("class") == c.value).alias(c.value) for c in DiffClass)).alias("counts"),
+        F.struct(*(F.count_if(differs & F.array_contains("columns", name)).alias(name) for name in names)).alias("columns"),
     )
-    by_column = (
-        compared.where(F.col("class") == DiffClass.MISMATCHED.value)
-        .select("event_date", "hour", F.explode("columns").alias("column"))
-        .groupBy("event_date", "hour", "column")
-        .agg(F.count("*").alias("rows"))
-    )
-    columns: dict[tuple[str, int], dict[str, int]] = {}
-    for row in sorted(by_column.collect(), key=lambda row: row["column"]):
-        columns.setdefault((str(row["event_date"]), row["hour"]), {})[row["column"]] = row["rows"]
-    classes: dict[tuple[str, int], list[Row]] = {}
-    for row in sorted(by_class.collect(), key=lambda row: (str(row["event_date"]), row["hour"], row["class"])):
-        classes.setdefault((str(row["event_date"]), row["hour"]), []).append(row)
-    return [
-        HourSummary(
-            event_date=date,
-            hour=hour,
-            batch_rows=sum(row["batch_rows"] for row in rows),
-            table_rows=sum(row["table_rows"] for row in rows),
-            unattributed=sum(row["open"] for row in rows),
-            counts={row["class"]: row["rows"] for row in rows},
-            columns=columns.get((date, hour), {}),
-        )
-        for (date, hour), rows in classes.items()
-    ]
+    rows = [row.asDict(recursive=True) for row in counted.orderBy("event_date", "hour").collect()]
+    nonzero = ({name: {k: n for k, n in row[name].items() if n} for name in ("counts", "columns")} for row in rows)
+    return [HourSummary(**{**row, **found}) for row, found in zip(rows, nonzero, strict=True)]
 
 
 def _is_placed(row: Column, streams: Streams) -> Column:
