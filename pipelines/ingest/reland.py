@@ -69,7 +69,9 @@ def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
         lacking = _lacking(lake, config, stream, _without_duplicates(bronze, stream, repeated)).persist()
         try:
             rows = lacking.count()
-            duplicates = 0 if repeated.isEmpty() else bronze.count() - _without_duplicates(bronze, stream, repeated).count()
+            whole = _without_duplicates(bronze, stream, repeated)
+            # Counted within files, for a count of the whole table is taken from the log.
+            duplicates = _of_repeated(bronze, repeated).count() - _of_repeated(whole, repeated).count()
             done = Relanded(
                 rows=rows,
                 duplicates=duplicates,
@@ -83,8 +85,7 @@ def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
                 dates |= _dates(lacking)
 
             def rewritten(kept: DataFrame) -> DataFrame:
-                whole = _placed(_without_duplicates(kept, stream, repeated) if duplicates else kept, stream)
-                return whole.unionByName(lacking, allowMissingColumns=True)
+                return _placed(_without_duplicates(kept, stream, repeated), stream).unionByName(lacking, allowMissingColumns=True)
 
             without = _without_rows_now(lake, config, stream, lacking)
             with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without}):
