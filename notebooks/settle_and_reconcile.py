@@ -1,9 +1,9 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Settle and reconcile
-# MAGIC Nightly: settle late, unmatched and missing outcomes from the lake, then hold the table to an independent batch
-# MAGIC computation. The notebook fails where differences remain, so that the job does. Widgets: `dates` (`all`, `since-last`, or
-# MAGIC `2026-01-31`), `repair` (`yes`), `by_hour` (`yes`), beside those of every notebook.
+# MAGIC Nightly: settle late, unmatched and missing outcomes from the lake, then compare the table with an independent batch
+# MAGIC computation. The notebook fails where differences remain, so that the job does. Widgets: `dates` (`all` or `2026-01-31`),
+# MAGIC `repair` (`yes`), beside those of every notebook.
 
 # COMMAND ----------
 

@@ -225,17 +225,7 @@ def reconcile(
     date: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="One event date (UTC).")] = None,
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First event date.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last event date, inclusive.")] = None,
-    since_last: Annotated[
-        bool, typer.Option("--since-last", help="The dates that may differ since the last run that agreed.")
-    ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Make the table what batch says, then verify again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what --repair would do, and change nothing.")] = False,
-    by_hour: Annotated[
-        bool, typer.Option("--by-hour", help="An hour of event time at a time; a run that ended half-way goes on there.")
-    ] = False,
-    sample: Annotated[
-        float, typer.Option("--sample", help="Compare this share of the outcomes only, by a hash of their ids; up to 1.")
-    ] = 1.0,
     output: Annotated[Format, typer.Option("--format", help="What is printed; the files are always all written.")] = Format.text,
     conf: Conf = None,
     sets: Set = None,
@@ -246,28 +236,17 @@ def reconcile(
     Exits 0 where they agree, 1 where differences remain.
     """
     from pipelines.jobs.reconcile import run_reconcile
-    from pipelines.reconcile.report import planned, to_json, to_text
+    from pipelines.reconcile.report import to_json, to_text
     from pipelines.reconcile.span import Range
 
     if date and (first or last):
         raise ConfigError("--date: cannot go with --from or --to; give one date, or a range")
     if first and last and first > last:
         raise ConfigError("--from: lies after --to")
-    if since_last and (date or first or last):
-        raise ConfigError("--since-last: cannot go with --date, --from or --to; it finds the dates itself")
-    if not 0 < sample <= 1:
-        raise ConfigError(f"--sample: {sample:g} is no share; allowed: above 0, up to 1")
-    if sample < 1 and repair:
-        raise ConfigError("--sample: cannot go with --repair; a sample shows whether to look at all, which is what repairs")
-    span = None if since_last else Range(first=_day(date or first), last=_day(date or last))
+    span = Range(first=_day(date or first), last=_day(date or last))
     config = _configuration(conf, sets)
-    lake = _lake(config, debug)
-    result, page = run_reconcile(lake, config, span, fix=repair and not dry_run, hourly=by_hour, share=sample)
-    if output is Format.json:
-        typer.echo(to_json(result, dry_run=dry_run))
-    else:
-        plan = f"\n\n  {planned(result)}" if dry_run else ""
-        typer.echo(f"{to_text(result)}{plan}\n\n  report     {page}")
+    result, page = run_reconcile(_lake(config, debug), config, span, fix=repair)
+    typer.echo(to_json(result) if output is Format.json else f"{to_text(result)}\n\n  report     {page}")
     raise typer.Exit(0 if result.agrees else 1)
 
 
@@ -367,6 +346,20 @@ def backfill(
     config = _configuration(conf, sets)
     for line in job(_lake(config, debug), config, first.date(), _day(last)):
         typer.echo(line)
+
+
+@app.command(rich_help_panel=KEEP)
+def reland(
+    stream: Annotated[str, typer.Argument(help="The stream whose bronze lacks rows, e.g. playbacks.")],
+    conf: Conf = None,
+    sets: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Read a stream's source again and land what bronze lacks; once per event, in one commit."""
+    from pipelines.jobs.reland import report_reland, run_reland
+
+    config = _configuration(conf, sets)
+    typer.echo(report_reland(stream, run_reland(_lake(config, debug), config, stream)))
 
 
 @app.command("accept-gap", rich_help_panel=KEEP)

@@ -220,24 +220,10 @@ class Threshold(Model):
     fail: float | None = Field(default=None, ge=0)
 
 
-class VolumeConfig(Model):
-    """The rows of an hour as a share of what is usual for that hour of the day, the median of `days` earlier ones: below `warn`
-    the report says so, below `fail` the run does not agree. Told only with `min_days` of them, and `min_rows` usual ones."""
-
-    warn: float | None = Field(default=0.5, ge=0)
-    fail: float | None = Field(default=0.01, ge=0)
-    days: int = Field(default=7, gt=0)
-    min_days: int = Field(default=3, gt=0)
-    min_rows: int = Field(default=100, gt=0)
-
-
 class ExpectationsConfig(Model):
-    """Bounds that the nightly Great Expectations checkpoint holds the run to; `suites` is a directory of one's own suites.
-    `unchecked_changes`: what it is where somebody has changed bronze, and its landing files are not there to prove it right."""
+    """Bounds of the nightly Great Expectations checkpoint; `suites` is a directory of one's own suites."""
 
     quarantine_rate: Threshold = Threshold(warn=0.05)
-    unchecked_changes: Literal["warn", "fail"] = "fail"
-    volume: VolumeConfig = VolumeConfig()
     min_outcomes: int = Field(default=1, ge=0)
     suites: str | None = None
 

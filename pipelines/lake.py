@@ -272,10 +272,10 @@ class Lake:
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
 
     def listed(self, directory: str, names: str) -> DataFrame:
-        """The files below a directory that match a glob pattern: `path` and `modificationTime`."""
+        """The files below a directory that match a glob pattern: `path`, `modificationTime` and `length` in bytes."""
         reader = self.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", names)
         # One that is taken away meanwhile is not there.
-        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime")
+        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime", "length")
 
     def location(self, table: str) -> str:
         """The directory of the table's files, also of one in a catalog."""

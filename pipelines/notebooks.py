@@ -34,19 +34,16 @@ def parameters(scope: Mapping[str, Any]) -> Parameters:
 
 
 def reconcile_options(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run_reconcile` is asked for: `dates` is `all` (or nothing), `since-last`, or one event date (`2026-01-31`); `repair`
-    and `by_hour` are `yes` or nothing. Raises ConfigError for anything else."""
-    dates, chosen = _given(scope, "dates") or "all", {}
-    for name in ("repair", "by_hour"):
-        chosen[name] = _given(scope, name)
-        if chosen[name] not in ("", "yes", "no"):
-            raise ConfigError(f"{name}: {chosen[name]!r} cannot be; allowed: yes, no")
+    """The arguments of `run_reconcile`: `dates` is `all` (or nothing) or one event date (`2026-01-31`), `repair` is `yes`, `no`
+    or nothing. Raises ConfigError for anything else."""
+    dates, repair = _given(scope, "dates") or "all", _given(scope, "repair")
+    if repair not in ("", "yes", "no"):
+        raise ConfigError(f"repair: {repair!r} cannot be; allowed: yes, no")
     try:
-        day = None if dates in ("all", "since-last") else date.fromisoformat(dates)
+        day = None if dates == "all" else date.fromisoformat(dates)
     except ValueError:
-        raise ConfigError(f"dates: {dates!r} cannot be; allowed: all, since-last, a date like 2026-01-31") from None
-    span = None if dates == "since-last" else Range(first=day, last=day)
-    return {"span": span, "fix": chosen["repair"] == "yes", "hourly": chosen["by_hour"] == "yes"}
+        raise ConfigError(f"dates: {dates!r} cannot be; allowed: all, a date like 2026-01-31") from None
+    return {"span": Range(first=day, last=day), "fix": repair == "yes"}
 
 
 def _given(scope: Mapping[str, Any], name: str) -> str:

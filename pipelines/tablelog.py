@@ -1,7 +1,8 @@
 """What the log of a table tells of its commits: whether they bring events, and whether files of before them can still be read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pyspark.sql import Column
@@ -28,6 +29,9 @@ NO_DATA_CHANGE = (
     "VACUUM END",
 )
 """What DESCRIBE HISTORY calls commits that neither add rows nor take any away."""
+INGEST, RELAND, REPAIR = "rejoin.ingest", "rejoin.reland", "rejoin.repair"
+"""Keys of the JSON that commits of ingest, of `rejoin reland` and of `rejoin reconcile --repair` carry as user metadata. Every
+commit of Rejoin that carries some has a key that begins with `rejoin.`."""
 _KEEPS_FILES = {"CREATE TABLE", *NO_DATA_CHANGE} - {"OPTIMIZE", "REORG"}
 # How far apart the times of a commit and of its files may be.
 _SLACK_US = 600_000_000
@@ -41,7 +45,8 @@ class Commit(NamedTuple):
     parameters: dict[str, str]
     at: int
     metadata: str
-    metrics: dict[str, str]
+    metrics: Mapping[str, str] = MappingProxyType({})
+    user: str | None = None
 
     @classmethod
     def columns(cls) -> list[Column]:
@@ -53,6 +58,7 @@ class Commit(NamedTuple):
             F.unix_micros("timestamp"),
             F.coalesce("userMetadata", F.lit("")),
             F.coalesce("operationMetrics", F.create_map()),
+            F.col("userName"),
         ]
 
     def ours(self, key: str) -> dict[str, Any] | None:
@@ -64,6 +70,10 @@ class Commit(NamedTuple):
         except (ValueError, AttributeError):
             return None
         return found if isinstance(found, dict) else None
+
+    def is_marked(self, key: str = "") -> bool:
+        """Whether its metadata has a key; without one, any of Rejoin's."""
+        return f'"{key}"' in self.metadata if key else '"rejoin.' in self.metadata
 
     @property
     def changes_no_data(self) -> bool:

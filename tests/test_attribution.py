@@ -1,6 +1,7 @@
 """The three ways to an answer - the join, the look-up, the batch - against one oracle, on frames."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,15 +9,16 @@ import hypothesis.strategies as st
 import pytest
 from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
-from pipelines.reconcile.compare.batch import attribute, outcome_events
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from pipelines.config import Config
 from pipelines.errors import UnboundedStateError
 from pipelines.events import Streams
 from pipelines.join.stream_join import hot_candidates
 from pipelines.model.rule import Rule
+from pipelines.reconcile.compare.batch import attribute, canonical_json, outcome_events
 from pipelines.settle.lookup import HOUR_US, lake_candidates, spans
 from pipelines.sink import resolve
 from tests import oracle
@@ -101,6 +103,21 @@ def test_of_conflicting_outcomes_the_earliest_then_the_smallest_json_is_the_even
         rows = {r["playback_id"]: (r["device"], r["seconds_watched"]) for r in found.collect()}
         assert rows == {id: (e["device"], e["seconds_watched"]) for id, e in expected.items()}
         assert rows == {"p": ("phone", 60), "q": ("tv", 10)}
+
+
+def test_batch_ranks_nested_events_as_the_lanes_do(spark: SparkSession, config: Config) -> None:
+    nested = (
+        "playback_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, z STRUCT<b: INT, a: ARRAY<STRUCT<d: DOUBLE, c: STRING>>>"
+    )
+    stream = replace(Streams.of(config).outcome, schema=StructType.fromDDL(f"{nested}, m MAP<STRING, INT>"))
+    lines = [
+        {"playback_id": "p", "event_time": "2026-01-10T10:00:00.000001Z", "z": {"b": 1, "a": [{"d": 1.0, "c": "x"}, None]}},
+        {"playback_id": "q", "event_time": "2026-01-10T10:00:00Z", "z": None, "m": {"y": 1, "x": None}},
+    ]
+    rows = frame(spark, lines, stream.schema)
+    found = rows.select(F.expr(f"{stream.event_rank()}.json").alias("lanes"), canonical_json(stream).alias("batch")).collect()
+    assert [row["batch"] for row in found] == [row["lanes"] for row in found]
+    assert found[1]["batch"] == '{"event_time":"2026-01-10T10:00:00.000000Z","m":{"x":null,"y":1},"playback_id":"q","z":null}'
 
 
 def test_a_stream_without_watermark_is_refused(spark: SparkSession, streams: Streams) -> None:

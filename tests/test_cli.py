@@ -22,7 +22,7 @@ from tests.processes import ROOT, rejoin
 
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
-    *("show", "export", "status", "explain", "doctor", "accept-gap", "maintain"),
+    *("show", "export", "status", "explain", "doctor", "reland", "backfill", "accept-gap", "maintain"),
 ]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli, durations, errors, instants, readable, references
-from pipelines.control import gaps
 from pipelines.configfile import load_config
+from pipelines.control import gaps
 from pipelines.durations import format_duration, parse_duration
 from pipelines.errors import ConfigError
 from pipelines.references import resolve

@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import SourceError
 from pipelines.generate.broker import Broker
 from pipelines.kafka_client import create_topic, partition_count, produce
-from pipelines.reconcile.door import Offsets
+from pipelines.reconcile.audit.offsets import Offsets
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
 
@@ -89,7 +89,7 @@ def test_offsets_that_are_missing_or_twice_are_found(kafka: Callable[..., KafkaR
     pipeline.wave(day(0, 20)[0], [*day(0, 20)[1], "poison"])
     pipeline.join()
     pipeline.settle(everything=True)
-    clean = {door.stream: door.offsets for door in pipeline.reconcile().doors}
+    clean = {audit.stream: audit.offsets for audit in pipeline.reconcile().audits}
     assert clean["impressions"] == clean["playbacks"] == Offsets(partitions=2)
     table = pipeline.lake.identifier("impressions")
     ours = [r["source_offset"] for r in pipeline.rows("impressions", "source_partition = 0")]
@@ -99,7 +99,7 @@ def test_offsets_that_are_missing_or_twice_are_found(kafka: Callable[..., KafkaR
     spark.sql(f"INSERT INTO {table} SELECT * FROM {table} WHERE source_partition = 0 AND source_offset = {first}")
     spark.sql(f"DELETE FROM {table} WHERE source_partition = 0 AND source_offset = {second}")
     found = pipeline.reconcile()
-    assert {door.stream: door.offsets for door in found.doors}["impressions"] == Offsets(partitions=2, missing=1, twice=1)
+    assert {audit.stream: audit.offsets for audit in found.audits}["impressions"] == Offsets(partitions=2, missing=1, twice=1)
     assert not found.agrees
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import SourceError
 from pipelines.jobs.accept_gap import accept_gap
-from pipelines.reconcile.door import Offsets
+from pipelines.reconcile.audit.offsets import Offsets
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
 
@@ -21,11 +21,11 @@ def accept(pipeline: KafkaReplay, *, really: bool = True) -> list[str]:
     return [str(gap) for gap in accept_gap(pipeline.lake, pipeline.config, "playbacks", really=really)]
 
 
-def door(pipeline: KafkaReplay, stream: str = "playbacks") -> Offsets:
+def offsets_of(pipeline: KafkaReplay, stream: str = "playbacks") -> Offsets:
     pipeline.settle(everything=True)
     run = pipeline.reconcile()
     assert run.agrees
-    return next(door.offsets for door in run.doors if door.stream == stream)
+    return next(audit.offsets for audit in run.audits if audit.stream == stream)
 
 
 def test_deleted_records_are_given_up_only_on_request_and_all_others_land_once(kafka: Callable[..., KafkaReplay]) -> None:
@@ -59,7 +59,7 @@ def test_deleted_records_are_given_up_only_on_request_and_all_others_land_once(k
         first = offsets[0]
         assert offsets == [*range(first, read[partition]), *range(lost[partition], end)]
     given_up = sum(lost[p] - read[p] for p in lost)
-    assert door(pipeline) == Offsets(partitions=2, given_up=given_up)
+    assert offsets_of(pipeline) == Offsets(partitions=2, given_up=given_up)
     assert "gap accepted playbacks: topic" in pipeline.status().to_text()
 
     # Retention goes on, and the checkpoint gets lost: what was accepted then is no gap now.
@@ -89,7 +89,7 @@ def test_of_an_accepted_gap_only_what_has_not_landed_is_given_up(kafka: Callable
     pipeline.ingest()
     expected = {p: [*range(landed[p]), *range(landed[p] + 1, end)] for p, end in pipeline.ends("playbacks").items()}
     assert pipeline.offsets("playbacks") == expected
-    assert door(pipeline) == Offsets(partitions=2, given_up=2)
+    assert offsets_of(pipeline) == Offsets(partitions=2, given_up=2)
 
 
 @pytest.mark.parametrize("count", [6, 40], ids=["shorter than what has been read", "longer"])
@@ -104,7 +104,7 @@ def test_a_topic_made_anew_is_read_from_its_start(kafka: Callable[..., KafkaRepl
         pipeline.ingest()
     assert len(accept(pipeline)) == 2
     pipeline.ingest()
-    assert door(pipeline) == Offsets(partitions=2)
+    assert offsets_of(pipeline) == Offsets(partitions=2)
     assert pipeline.attributed() == oracle.attribute(playbacks + more, impressions, window=WINDOW)
     again = day(60, 6)[1]
     pipeline.send("playbacks", again)
@@ -115,8 +115,8 @@ def test_a_topic_made_anew_is_read_from_its_start(kafka: Callable[..., KafkaRepl
         f"DELETE FROM {pipeline.lake.identifier('playbacks')} WHERE playback_id = '{one_in_the_middle(pipeline, more + again)}'"
     )
     pipeline.settle(everything=True)
-    doors = {each.stream: each.offsets for each in pipeline.reconcile().doors}
-    assert doors["playbacks"] == Offsets(partitions=2, missing=1)
+    offsets = {each.stream: each.offsets for each in pipeline.reconcile().audits}
+    assert offsets["playbacks"] == Offsets(partitions=2, missing=1)
 
 
 def one_in_the_middle(pipeline: KafkaReplay, events: list[dict[str, str]]) -> str:

@@ -56,11 +56,11 @@ def test_the_three_notebooks_in_a_row(replay: Any, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("given", "options"),
     [
-        ({}, {"span": Range(), "fix": False, "hourly": False}),
-        ({"dates": "since-last", "repair": "yes"}, {"span": None, "fix": True, "hourly": False}),
+        ({}, {"span": Range(), "fix": False}),
+        ({"dates": "all", "repair": "yes"}, {"span": Range(), "fix": True}),
         (
-            {"dates": "2026-01-31", "by_hour": "yes", "repair": "no"},
-            {"span": Range(first=date(2026, 1, 31), last=date(2026, 1, 31)), "fix": False, "hourly": True},
+            {"dates": "2026-01-31", "repair": "no"},
+            {"span": Range(first=date(2026, 1, 31), last=date(2026, 1, 31)), "fix": False},
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_what_a_job_asks_of_reconcile(given: dict[str, str], options: dict[str, 
     assert reconcile_options({}) == options
 
 
-@pytest.mark.parametrize("given", [{"dates": "yesterday"}, {"repair": "maybe"}])
+@pytest.mark.parametrize("given", [{"dates": "yesterday"}, {"dates": "since-last"}, {"repair": "maybe"}])
 def test_what_a_job_cannot_ask(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"cannot be; allowed: "):
         reconcile_options({"dbutils": Widgets(given)})

@@ -1,13 +1,17 @@
-"""Faults of every kind at once, each in an outcome of its own: counted exactly in its class, whole, by hour and by date; and the
+"""Faults of every kind at once, each in an outcome of its own: counted exactly in its class, whole and by date; and the
 repair of any of these ends in the independent answer."""
 
 import random
+import shutil
 from collections import Counter
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
-from pipelines.reconcile.comparison import pin
+from pipelines.reconcile import run
+from pipelines.reconcile.compare.pins import pin
+from pipelines.reconcile.report import to_text
 from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown
@@ -61,10 +65,7 @@ def test_faults_of_every_kind_at_once(settled: Frozen, seed: int) -> None:
     whole = pipeline.reconcile()
     assert differences(whole) == planted
     assert whole.causes == {"table_changed": sum(planted.values())}
-    hourly = pipeline.reconcile(hourly=True)
-    assert (differences(hourly), hourly.hours) == (planted, whole.hours)
-    assert hourly.causes == whole.causes
-    # The dates one after the other find all of it, and what lies between them once at least.
+    # One date after the other finds all of it.
     for day in (10, 11):
         assert pipeline.reconcile(Range(first=date(2026, 1, day), last=date(2026, 1, day)), fix=True).verdict == "repaired"
     assert {id: row for id, row in pipeline.attributed().items() if id != "made-up"} == TRUTH
@@ -74,7 +75,7 @@ def test_faults_of_every_kind_at_once(settled: Frozen, seed: int) -> None:
 
 def test_rows_that_were_moved_beyond_what_is_final(settled: Frozen) -> None:
     pipeline = settled.thawed()
-    # The horizon comes to lie between these two.
+    # The horizon lies between these two.
     pipeline.wave([shown("late", "2026-01-12T02:00:00Z")], [play("late", "2026-01-12T02:30:00Z")])
     pipeline.join()
     pipeline.settle()
@@ -96,7 +97,29 @@ def test_rows_that_were_moved_beyond_what_is_final(settled: Frozen) -> None:
     found = pipeline.reconcile()
     # Moved in time, but not to another partition, the first is misplaced as well: its class, for a row has one.
     assert differences(found) == {"misplaced": 1, "mismatched": 1, "duplicate": 2}
-    repaired = pipeline.reconcile(hourly=True, fix=True)
+    repaired = pipeline.reconcile(fix=True)
     assert repaired.verdict == "repaired"
     assert {name: count for name, count in repaired.before_repair.items() if count} == differences(found)
     assert pipeline.attributed() == before
+
+
+def test_data_files_of_the_table_that_are_gone(settled: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, day = settled.thawed(), Range(first=date(2026, 1, 11))
+    shutil.rmtree(Path(pipeline.lake.path("attributed_playbacks")) / "event_date=2026-01-11")
+    found = pipeline.reconcile()
+    assert (differences(found), found.causes) == ({"missing": 12}, {"table_lost": 12})
+    assert found.table_files_gone >= 1
+    assert "data files of the output table are gone: run `rejoin reconcile --repair`" in to_text(found)
+    # A repair that is killed in between has dropped them already; the cause of the missing rows is still known.
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "compare_dates", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.reconcile(day, fix=True)
+    repaired = pipeline.reconcile(day, fix=True)
+    assert (repaired.verdict, repaired.repaired, repaired.table_files_gone) == ("repaired", 12, 0)
+    assert repaired.causes == {"table_lost": 12}
+    assert pipeline.attributed() == TRUTH
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,33 +1,28 @@
 """Reconcile finds every planted fault in its class, exactly counted, and repairs it."""
 
-import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from pipelines.reconcile.lock import only_one
 
 from pipelines.errors import RejoinError
 from pipelines.instants import now_us
-from pipelines.jobs.reconcile import run_reconcile
 from pipelines.observe.ledger import Entry, Ledger
 from pipelines.reconcile import lock
-from pipelines.reconcile.lock import only_one
-from pipelines.reconcile.report import planned, to_dict, to_html, to_text
-from pipelines.reconcile.since import since_last
+from pipelines.reconcile.report import to_dict, to_html, to_text
+from pipelines.reconcile.result import Reconciliation
+from pipelines.reconcile.run import reconcile
 from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.browser import Look, look
 from tests.builders import play, shown
 from tests.processes import ROOT
-from tests.replay import Frozen, Replay, differences
+from tests.replay import RUN, Frozen, Replay, checks_of, differences
 
 IMPRESSIONS = [shown(f"i{n}", f"{8 + n:02d}:00") for n in range(8)]
 PLAYBACKS = [play(f"p{n}", f"{8 + n:02d}:20") for n in range(8)]
@@ -71,11 +66,10 @@ def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -
     columns = {name: n for hour in found.hours for name, n in hour.columns.items()}
     assert columns == {"exposure_id": 1, "exposure_position": 1, "device": 1}
     # Eight outcomes and tomorrow's, of which the hours of p0 and p5 lack one each.
-    assert [(hour.hour, hour.unbalanced) for hour in found.account.hours if hour.unbalanced] == [(8, 1), (13, 1)]
+    assert [(hour.hour, hour.unbalanced) for hour in found.books.hours if hour.unbalanced] == [(8, 1), (13, 1)]
     assert found.causes == {"table_changed": 7}
-    told = {row["class"]: re.sub(r"version \d+, (\w+) at .*", r"\1", row["detail"]) for row in found.sample}
-    assert told == {**dict.fromkeys(expected, "UPDATE"), "missing": "UPDATE", "duplicate": "WRITE"}
-    assert planned(found).startswith("--repair would write the batch answer of what differs (missing 2, extra 1, ")
+    details = {row["class"]: re.sub(r"version \d+, (\w+) at .*", r"\1", row["detail"]) for row in found.sample}
+    assert details == {**dict.fromkeys(expected, "UPDATE"), "missing": "UPDATE", "duplicate": "WRITE"}
 
     repaired = pipeline.reconcile(fix=True)
     assert (repaired.verdict, differences(repaired), repaired.before_repair["missing"]) == ("repaired", {}, 2)
@@ -99,7 +93,7 @@ def test_a_date_range_judges_its_dates_only(pipeline: Any) -> None:
 
 def test_an_empty_side_never_passes_as_equal(replay: Any) -> None:
     empty = replay()
-    report = empty.reconcile()
+    report = empty.reconcile(whole=True)
     assert report.verdict == "differs"
     assert "expectation failed: landed at least 1" in to_text(report)
 
@@ -112,7 +106,7 @@ def test_conflicting_outcomes_across_dates_are_reported_and_repaired(replay: Any
     pipeline.join()
     pipeline.settle(everything=True)
     report = pipeline.reconcile()
-    assert (differences(report), report.account.conflicting) == ({"conflicting_duplicate": 1}, 1)
+    assert (differences(report), report.books.conflicting) == ({"conflicting_duplicate": 1}, 1)
     assert pipeline.reconcile(fix=True).verdict == "repaired"
     assert pipeline.attributed() == oracle.attribute(conflict, [shown("a", "23:40")], window=timedelta(hours=6))
 
@@ -129,7 +123,7 @@ def test_what_landed_after_settle_is_not_judged_yet(pipeline: Any) -> None:
 
 def test_the_report_says_the_same_in_every_form(pipeline: Any, tmp_path: Path) -> None:
     sql(pipeline, "UPDATE {t} SET device = '<b>bad</b>' WHERE playback_id = 'p2'")
-    report = pipeline.reconcile()
+    report = pipeline.reconcile(whole=True)
     data = json.loads(json.dumps(to_dict(report)))
     jsonschema.validate(data, json.loads((ROOT / "docs" / "report.schema.json").read_text()))
     assert (data["verdict"], data["counts"]["mismatched"], data["differences"]) == ("differs", 1, 1)
@@ -146,36 +140,6 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any, tmp_path: Path) -
     history = pipeline.rows("reconciliations")
     assert [row["verdict"] for row in history] == ["differs"]
     assert [row["columns"] for row in pipeline.rows("reconciliation_diffs")] == ["device"]
-
-
-@pytest.mark.slow
-def test_a_landing_file_that_stands_several_times_in_bronze_is_found_and_taken_out(replay: Any) -> None:
-    pipeline = replay()
-    # What came twice by itself is no copy; nor are two lines of a file that are the same.
-    pipeline.wave([*IMPRESSIONS, IMPRESSIONS[0]], PLAYBACKS)
-    pipeline.wave([IMPRESSIONS[1], IMPRESSIONS[1]], NEXT_DAY)
-    pipeline.join()
-    pipeline.settle(everything=True)
-    table = pipeline.lake.identifier("impressions")
-    before = sorted(map(str, pipeline.rows("impressions")))
-    given = {"ingest_time": "ingest_time + INTERVAL 5 MINUTES", "ingest_batch": "9"}
-    later = ", ".join(given.get(name, f"`{name}`") for name in pipeline.read("impressions").columns)
-    # By ingest, from a checkpoint that was lost: the same lines at a later time. By hand: the same rows, ingest time and all.
-    rows = f"FROM {table} WHERE source LIKE '%file-0001%'"
-    pipeline.lake.spark.sql(f"INSERT INTO {table} SELECT {later} {rows} UNION ALL SELECT * {rows}")
-    found = pipeline.reconcile()
-    door = next(door for door in found.doors if door.stream == "impressions")
-    assert (found.verdict, door.files_ingested_twice, door.rows_copied) == ("differs", 1, 18)
-    assert planned(found) == "--repair would take copied rows out of bronze (impressions 18)"
-    repaired = pipeline.reconcile(fix=True)
-    assert (repaired.verdict, repaired.mended.copies) == ("repaired", 18)
-    assert sorted(map(str, pipeline.rows("impressions"))) == before
-    # The join's stream goes on over the commit that took rows away.
-    pipeline.wave([shown("after", "2026-01-11T01:00:00Z")], [play("after", "2026-01-11T01:01:00Z")])
-    pipeline.join()
-    pipeline.settle(everything=True)
-    assert pipeline.answers()["after"] == ("after", "join")
-    assert pipeline.reconcile().verdict == "agrees"
 
 
 @pytest.mark.slow
@@ -204,53 +168,53 @@ def test_causes_are_proven_or_unknown(replay: Any) -> None:
     assert [row["cause"] for row in pipeline.rows("reconciliation_diffs", f"run_id = '{found.run_id}'")].count("unknown") == 1
 
 
-@pytest.mark.slow
-def test_since_last_begins_where_something_may_differ(pipeline: Any) -> None:
-    assert since_last(pipeline.lake) == Range()
-    assert pipeline.reconcile().agrees
-    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 11)), "the last date that was seen"
-    # As a lane writes, by a MERGE.
-    sql(
-        pipeline,
-        "MERGE INTO {t} USING (SELECT 'p1' AS id) ON playback_id = id "
-        "WHEN MATCHED THEN UPDATE SET exposure_id = 'i0', updated_at = current_timestamp()",
-    )
-    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 10))
-    result, _ = run_reconcile(pipeline.lake, pipeline.config, None, fix=True)
-    assert (result.verdict, result.range) == ("repaired", Range(first=date(2026, 1, 10)))
-    pipeline.wave([shown("old", "2026-01-09T20:00:00Z")], [])
-    assert since_last(pipeline.lake) == Range(first=date(2026, 1, 9))
-    # As no lane does, whatever the row says of when it was written.
-    sql(pipeline, "DELETE FROM {t} WHERE playback_id = 'p2'")
-    assert since_last(pipeline.lake) == Range()
-    result, _ = run_reconcile(pipeline.lake, pipeline.config, None, fix=True)
-    assert (result.verdict, result.before_repair["missing"], since_last(pipeline.lake) == Range()) == ("repaired", 1, False)
-
-
 def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
-    with only_one(pipeline.lake), pytest.raises(RejoinError, match=r"another reconciliation .* is running \(process \d+ on "):
+    with only_one(pipeline.lake), pytest.raises(RejoinError, match=r"another reconciliation .* its lease expires at 20"):
         pipeline.reconcile()
-    zombie = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    here = socket.gethostname()
-    holders: list[tuple[str, int, dict[str, int], bool]] = [
-        ("elsewhere", 1, {}, False),
-        (here, zombie.pid, {}, True),
-        (here, os.getppid(), {}, False),
-        (here, os.getppid(), {"process_started": 1}, True),
-    ]
-    for host, process, more, free in holders:
-        last = max(entry["batch"] for entry in Ledger(pipeline.lake).entries(lock.QUERY))
-        detail = {"until_us": now_us() + 10**9, "host": host, "process": process, **more}
-        Ledger(pipeline.lake).write([Entry(query=lock.QUERY, batch=last + 1, detail=detail)])
-        with contextlib.nullcontext() if free else pytest.raises(RejoinError, match=f"on {host}"), only_one(pipeline.lake):
-            pass
-    zombie.wait()
-    # One that ended could not be taken for a later one of the same number.
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert lock._lives(process.pid, lock._started(process.pid))
-    process.communicate(b"\n")
-    assert not lock._lives(process.pid, None)
+    with only_one(pipeline.lake):
+        pass
+    last = max(entry["batch"] for entry in Ledger(pipeline.lake).entries(lock.QUERY))
+    for batch, seconds in ((last + 1, 1000), (last + 2, -1)):
+        detail = {"until_us": now_us() + seconds * 1_000_000}
+        Ledger(pipeline.lake).write([Entry(query=lock.QUERY, batch=batch, detail=detail)])
+        if seconds > 0:
+            with pytest.raises(RejoinError, match="its lease expires"), only_one(pipeline.lake):
+                pass
+    with only_one(pipeline.lake):
+        pass
+
+
+@pytest.mark.slow
+def test_dates_before_the_rule_was_backfilled_are_neither_compared_nor_repaired(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{RUN}.validate", checks_of)
+    # Of the 10th two rows differ, and one was moved to the 11th; of the 11th one differs.
+    sql(pipeline, "UPDATE {t} SET device = 'fridge' WHERE playback_id IN ('p1', 'tomorrow')")
+    sql(pipeline, "UPDATE {t} SET event_date = DATE'2026-01-11' WHERE playback_id = 'p2'")
+    before = pipeline.attributed()
+
+    def judged(*, fix: bool) -> Reconciliation:
+        return reconcile(
+            pipeline.lake,
+            pipeline.config,
+            Range(),
+            run_id="x",
+            reports=tmp_path,
+            fix=fix,
+            judged_from=date(2026, 1, 11),
+        )
+
+    found = judged(fix=False)
+    assert (differences(found), found.books.landed) == ({"mismatched": 1}, 1)
+    sentence = "Dates before 2026-01-11 were not compared"
+    assert sentence in to_text(found)
+    assert sentence in to_html(found)
+    assert to_dict(found)["judged_from"] == "2026-01-11"
+    assert judged(fix=True).verdict == "repaired"
+    after = pipeline.attributed()
+    assert {id for id in after if after[id] != before[id]} == {"tomorrow"}
+    assert differences(pipeline.reconcile()) == {"mismatched": 1, "misplaced": 1}
 
 
 @pytest.mark.slow

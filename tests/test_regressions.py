@@ -93,11 +93,11 @@ def test_repair_does_not_undo_what_a_lane_wrote_meanwhile(replay: Any, monkeypat
     pipeline.lake.spark.sql(f"DELETE FROM {table}")
     repair = run.repair
 
-    def interrupted(lake: Any, compared: Any) -> int:
+    def interrupted(lake: Any, compared: Any, run_id: str) -> int:
         monkeypatch.setattr(run, "repair", repair)
         pipeline.wave(impressions[1:])
         pipeline.settle(everything=True)
-        return repair(lake, compared)
+        return repair(lake, compared, run_id)
 
     monkeypatch.setattr(run, "repair", interrupted)
     assert pipeline.reconcile(fix=True).verdict == "repaired"

@@ -23,7 +23,7 @@ from typing import Any
 from pipelines.durations import parse_duration
 from pipelines.instants import now_us
 
-_GREATEST = ("horizon", "handoff", "distrust", "idle", "settled")
+_GREATEST = ("horizon", "handoff", "distrust", "idle", "settled", "lease")
 NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams")
 """Kinds of which one row for each stream or name is enough."""
 
@@ -131,4 +131,5 @@ class Facts:
 
 def _order(fact: Fact) -> int:
     """Of kinds that never fall: what the greatest is taken by."""
-    return int(fact.detail["run"]) if fact.kind == "settled" else fact.event_time or 0
+    numbers = {"settled": "run", "lease": "number"}
+    return int(fact.detail[numbers[fact.kind]]) if fact.kind in numbers else fact.event_time or 0

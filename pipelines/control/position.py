@@ -11,16 +11,18 @@ from pipelines.control.facts import Facts, Settled
 from pipelines.lake import Lake
 
 KEY = "rejoin.settle"
+BACKFILL = "rejoin.backfill"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """`settled` as of `version` of the output table (-1: there is none). `certain`: the log tells of all commits in between, so
-    no later position can exist."""
+    no later position can exist. `backfilled`: dates were written since from bronze that settle has not seen."""
 
     settled: Settled
     version: int
     certain: bool
+    backfilled: bool = False
 
 
 def settled_position(lake: Lake, facts: Facts) -> Position:
@@ -28,12 +30,15 @@ def settled_position(lake: Lake, facts: Facts) -> Position:
     fact = facts.last("settled")
     known, since = facts.settled, -1 if fact is None or fact.version is None else fact.version
     newest = oldest = -1
+    backfilled = False
     for commit in lake.newest_commits(lake.attributed):
         newest, oldest = max(newest, commit.version), commit.version
         found = commit.ours(KEY)
         if found is not None:
             later = Settled.from_dict(found)
-            return Position(settled=max(known, later, key=lambda each: each.run), version=newest, certain=True)
+            last = max(known, later, key=lambda each: each.run)
+            return Position(settled=last, version=newest, certain=True, backfilled=backfilled)
         if commit.version <= since:
             break
-    return Position(settled=known, version=newest, certain=oldest <= max(since, 0))
+        backfilled = backfilled or commit.is_marked(BACKFILL)
+    return Position(settled=known, version=newest, certain=oldest <= max(since, 0), backfilled=backfilled)

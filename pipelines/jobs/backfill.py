@@ -12,14 +12,15 @@ from pyspark.sql import functions as F
 
 from pipelines.config import Config
 from pipelines.control.context import Context, open_context
+from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule
 from pipelines.durations import micros
 from pipelines.errors import ConfigError
+from pipelines.jobs.settle import open_settle
 from pipelines.lake import Lake, conflict_retries
 from pipelines.model.rule import RegisteredRule, Rule
 from pipelines.reconcile.compare.batch import attribute, outcome_events
 
-KEY = "rejoin.backfill"
 _DAY_US = 86_400_000_000
 
 
@@ -53,6 +54,8 @@ def backfill(lake: Lake, config: Config, first: date, last: date | None) -> Iter
             register_rule(lake, RegisteredRule(rule=own, since=first if changed else None))
         elif known.since is not None and first < known.since and (last is None or last >= known.since - timedelta(days=1)):
             register_rule(lake, RegisteredRule(rule=own, since=first))
+        # What the dates were computed from, settle has seen: reconcile compares with that.
+        open_settle(context).run()
         yield f"{len(dates)} dates by {', '.join(own.keys)} within {config.join.attribution_window}"
 
 
@@ -68,7 +71,7 @@ def _begin(lake: Lake, own: Rule, first: date, known: RegisteredRule | None) -> 
 
 def _written(lake: Lake, own: Rule, begun: int) -> set[date]:
     """The dates that commits after a version have written by this rule."""
-    found = (commit.ours(KEY) for commit in lake.commits(lake.attributed, begun))
+    found = (commit.ours(BACKFILL) for commit in lake.commits(lake.attributed, begun))
     return {date.fromisoformat(each["date"]) for each in found if each and each["rule"] == own.as_dict()}
 
 
@@ -96,7 +99,7 @@ def _write(context: Context, rule: Rule, day: date) -> int:
     """Replace one date of the output table by the batch answer, in one commit; the number of outcomes."""
     lake = context.lake
     where = f"event_date = DATE'{day}'"
-    metadata = {KEY: {"date": str(day), "rule": rule.as_dict()}, PROPERTY: rule.as_dict()}
+    metadata = {BACKFILL: {"date": str(day), "rule": rule.as_dict()}, PROPERTY: rule.as_dict()}
     for attempt in conflict_retries():
         with attempt:
             rows = _answers(lake, rule, day).persist()

@@ -21,7 +21,7 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
-from pipelines.reconcile.run import Reconciliation
+from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range
 
 _MARKER = ".rejoin-demo"
@@ -95,28 +95,28 @@ def keep_settings(config: Config, directory: Path) -> Path | None:
 
 def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int], run: Reconciliation, page: Path) -> None:
     exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
-    doors = {door.stream: door for door in run.doors}
+    audits = {audit.stream: audit for audit in run.audits}
     attributed = lake.read(lake.attributed)
     lanes = {row[0]: row[1] for row in attributed.groupBy("attributed_by").count().collect()}
     ledger = lake.read("ledger").agg(F.max("state_rows"), F.sum("rows_dropped_by_watermark")).collect()[0]
     reasons: dict[str, int] = {}
-    for door in run.doors:
-        for reason, number in door.quarantined.items():
+    for audit in run.audits:
+        for reason, number in audit.quarantined.items():
             reasons[reason] = reasons.get(reason, 0) + number
-    rows = run.account.landed
+    rows = run.books.landed
 
     grid = Table(title="What happened", title_justify="left", show_header=False, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column()
     for name in (exposure, outcome):
-        grid.add_row(f"{name} in", f"{lines[name]:,} lines, {doors[name].accepted:,} accepted, {doors[name].late:,} late")
+        grid.add_row(f"{name} in", f"{lines[name]:,} lines, {audits[name].accepted:,} accepted, {audits[name].late:,} late")
     grid.add_row("distinct outcomes", f"{rows:,}")
     grid.add_row("attributed", f"{rows - run.unattributed:,} to the {exposure} that led to them")
     grid.add_row("unattributed", f"{run.unattributed:,} with none within {config.join.attribution_window}")
     grid.add_row("answered by", ", ".join(f"{lane} {number:,}" for lane, number in sorted(lanes.items())))
     grid.add_row("settled from the lake", ", ".join(f"{c.cause} {c.looked_up:,}" for c in run.lateness.causes) or "none")
     grid.add_row("quarantined", ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items())) or "none")
-    grid.add_row("state rows at peak", f"{ledger[0] or 0:,} (of {sum(d.accepted for d in run.doors):,} events)")
+    grid.add_row("state rows at peak", f"{ledger[0] or 0:,} (of {sum(audit.accepted for audit in run.audits):,} events)")
     grid.add_row("dropped by watermark", f"{ledger[1] or 0:,}")
     verdict = f"{run.verdict}: {run.counts['matched']:,} rows equal, {run.differences:,} differ"
     grid.add_row("reconciliation", f"[{'green' if run.agrees else 'red'}]{verdict}[/]")

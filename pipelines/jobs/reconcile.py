@@ -6,39 +6,36 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.control.lease import leased
+from pipelines.control.rule import registered_rule, require_same
 from pipelines.errors import ConfigError
 from pipelines.lake import Lake
-from pipelines.reconcile.lock import only_one
-from pipelines.reconcile.report import write_files, write_history
-from pipelines.reconcile.run import Plan, Reconciliation, reconcile
-from pipelines.reconcile.since import since_last
+from pipelines.model.rule import Rule
+from pipelines.reconcile.report import to_dict, write_files
+from pipelines.reconcile.report.history import write_history
+from pipelines.reconcile.result import Reconciliation
+from pipelines.reconcile.run import reconcile
 from pipelines.reconcile.span import Range
 
 
 def run_reconcile(
-    lake: Lake,
-    config: Config,
-    span: Range | None,
-    *,
-    fix: bool = False,
-    hourly: bool = False,
-    share: float = 1.0,
-    say: Callable[[str], None] = lambda _: None,
+    lake: Lake, config: Config, span: Range, *, fix: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Reconciliation, Path]:
-    """Reconcile `span` (None: what may differ since the last run that agreed), write the reports and the history; the result and
-    the path of the HTML page. Raises RejoinError where another run of this lake has not ended."""
+    """Reconcile `span`, write the reports and the history; the result and the path of the HTML page. Raises RejoinError where
+    another run of this lake has not ended."""
     lake.require(*(stream.name for stream in lake.streams.both), lake.attributed)
     lake.require_as_configured()
     lake.ensure("quarantine", "ledger")
-    lake.as_tables_have()
     reports = report_directory(lake, config)
-    with only_one(lake):
-        dates = since_last(lake) if span is None else span
+    known = registered_rule(lake)
+    if known is not None:
+        require_same(lake, known, Rule.of(config))
+    with leased(lake, "reconciliation or reland"):
         run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
-        plan = Plan(span=dates, hourly=hourly, share=share, fix=fix)
-        result = reconcile(lake, config, plan, run_id=run_id, reports=reports, say=say)
+        since = known.since if known else None
+        result = reconcile(lake, config, span, run_id=run_id, reports=reports, fix=fix, judged_from=since, say=say)
         page = write_files(result, reports)
-        write_history(lake, result, page)
+        write_history(lake, result, to_dict(result), page)
     return result, page
 
 

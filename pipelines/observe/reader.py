@@ -3,7 +3,7 @@
 Both readers answer the same. Times are UTC with microseconds. Row order is not guaranteed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -180,7 +180,7 @@ class SparkReader:
         return _appended(commit.metrics for commit in self.lake.commits(table, version))
 
 
-def _appended(metrics: Iterable[dict[str, str] | None]) -> tuple[int, int]:
+def _appended(metrics: Iterable[Mapping[str, str] | None]) -> tuple[int, int]:
     known = [each or {} for each in metrics]
     return sum(int(m.get("numFiles", 0)) for m in known), sum(int(m.get("numOutputBytes", 0)) for m in known)
 

@@ -1,4 +1,4 @@
-"""Great Expectations on the run's summary and on aggregates by hour: some rows, whatever the size of the day.
+"""Great Expectations on the run's summary, on figures of each stream, and on aggregates by hour: few rows.
 
 The suites are files (conf/expectations); thresholds are the configuration's. They run on pandas, not on Spark: FACTS of the
 design measured 17 Spark jobs for six expectations. Data Docs go beside the report. Analytics are off before the library is

@@ -12,13 +12,6 @@ class ExpectNoneOf(gxe.ExpectColumnValuesToBeBetween):
     description: str | None = "What this column counts must not be."
 
 
-class ExpectUsualVolume(gxe.ExpectColumnValuesToBeBetween):
-    """An hour has at least a share of what is usual for it; hours of which that is not known pass."""
-
-    column: str = "volume"
-    description: str | None = "Each hour has its share of the rows that are usual for that hour of the day."
-
-
 class ExpectEquallyFullSides(gxe.ExpectColumnValuesToBeBetween):
     """The smaller side of an hour has at least a share of the rows of the greater one."""
 

@@ -1,54 +1,64 @@
 """Make the table what batch says, for the outcomes that differ and no others, in one transaction.
 
-Rows of a differing outcome are deleted wherever they stand and the batch row is written in its partition, by one MERGE: so a
-repair is there wholly or not at all, and doing it again changes nothing.
+Rows of a differing outcome are deleted wherever they are and the batch row is written in its partition, by one MERGE: so a repair
+is there wholly or not at all, and a second one changes nothing.
 """
+
+import uuid
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.lake import Lake, column_list
-from pipelines.reconcile.diff import DiffClass
-from pipelines.sink import merge
+from pipelines.datafiles import commit_as
+from pipelines.lake import Lake, column_list, conflict_retries
+from pipelines.reconcile.compare.diff import DiffClass
+from pipelines.tablelog import REPAIR
 
 
-def repair(lake: Lake, compared: DataFrame) -> int:
+def repair(lake: Lake, compared: DataFrame, run_id: str) -> int:
     """Repair every difference in `compared` (see `diff.compare`); the number of outcomes that were repaired.
 
-    Only rows that still are as they were compared are taken away: what a lane has written since is newer than the comparison.
-    The comparison has to be made again afterwards in any case.
+    Only rows that still are as they were compared are removed: what a lane has written since is newer than the comparison. So the
+    comparison has to be made again afterwards.
     """
     streams = lake.streams
     outcome, names = streams.outcome, streams.attributed_schema.names
+    time = F.col("batch_row").getField(outcome.event_time)
+    partition = {"event_date": F.to_date(time), "event_hour": F.hour(time)}
     differing = compared.where(F.col("class") != DiffClass.MATCHED.value).select("outcome_id").distinct()
     affected = compared.join(differing, "outcome_id", "left_semi")
-    truth = affected.where(F.col("first") & F.col("batch_row").isNotNull())
-    insert = truth.select(
+    insert = affected.where(F.col("first") & F.col("batch_row").isNotNull()).select(
         F.lit(False).alias("__delete"),
         F.col("outcome_id").alias("__id"),
         F.lit(None).cast("timestamp").alias("__seen"),
         *(F.col("batch_row").getField(f.name).alias(f.name) for f in streams.candidate_schema),
         F.lit("repair").alias("attributed_by"),
         F.current_timestamp().alias("updated_at"),
+        *(partition[name].alias(name) for name in outcome.partition_columns),
     )
-    insert = insert.select("*", *outcome.partition_values())
     seen = affected.where(F.col("stream_row").isNotNull()).select(
-        F.lit(True).alias("__delete"),
-        F.col("outcome_id").alias("__id"),
-        F.col("stream_row.updated_at").alias("__seen"),
+        F.lit(True).alias("__delete"), F.col("outcome_id").alias("__id"), F.col("stream_row.updated_at").alias("__seen")
     )
     # Two kinds of source rows: one matches the rows that were compared and deletes them; the other matches nothing, and is
-    # inserted.
+    # inserted. Persisted, as a retry reads them again.
     source = insert.unionByName(seen.distinct(), allowMissingColumns=True).persist()
+    view = f"rejoin_{uuid.uuid4().hex}"
     try:
         count = source.select("__id").distinct().count()
-        if count:
-            clauses = f"""
-                WHEN MATCHED THEN DELETE
-                WHEN NOT MATCHED AND NOT s.__delete THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
-            """
-            same = f"s.__delete AND t.`{outcome.id}` = s.__id AND t.updated_at = s.__seen"
-            merge(lake, lake.attributed, source, same, clauses)
+        if not count:
+            return 0
+        source.createOrReplaceTempView(view)
+        statement = f"""
+            MERGE INTO {lake.identifier(lake.attributed)} AS t USING {view} AS s
+            ON s.__delete AND t.`{outcome.id}` = s.__id AND t.updated_at = s.__seen
+            WHEN MATCHED THEN DELETE
+            WHEN NOT MATCHED AND NOT s.__delete THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
+        """
+        with commit_as(lake, REPAIR, {"run_id": run_id, "outcomes": count}):
+            for attempt in conflict_retries():
+                with attempt:
+                    lake.spark.sql(statement).collect()
         return count
     finally:
+        lake.spark.catalog.dropTempView(view)
         source.unpersist()

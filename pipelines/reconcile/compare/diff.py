@@ -11,19 +11,17 @@ Classes of a row of the comparison:
 - `misplaced`: the row is in a partition that is not that of its event time.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
 from pipelines.config import ColumnTolerance
 from pipelines.durations import micros
 from pipelines.events import Streams
-from pipelines.reconcile.content import comparable
 
 
 class DiffClass(str, Enum):
@@ -80,9 +78,9 @@ def compare(
         F.col("batch_row").isNotNull() & F.col("stream_row").isNotNull(),
         F.array_compact(F.array(*(_differs(f, (tolerances or {}).get(f.name)) for f in streams.candidate_schema))),
     )
-    judged = pairs.withColumn("columns", differing).withColumn("__placed", F.expr(outcome.is_placed("stream_row.")))
+    judged = pairs.withColumn("columns", differing).withColumn("__placed", _is_placed(F.col("stream_row"), streams))
     # Of several rows of one outcome, the best stands for it; the others are too many.
-    whole = F.xxhash64(*(comparable(field, F.col("stream_row").getField(field.name)) for field in actual.schema))
+    whole = F.xxhash64(*(_comparable(field, F.col("stream_row").getField(field.name)) for field in actual.schema))
     best = Window.partitionBy("__id").orderBy(F.col("__placed").desc(), F.size("columns"), whole)
     ranked = judged.withColumn("__nth", F.row_number().over(best))
     same_event = F.col("stream_row").getField(outcome.event_time) == F.col("batch_row").getField(outcome.event_time)
@@ -109,67 +107,39 @@ def compare(
     )
 
 
-def summarise(compared: DataFrame) -> list[HourSummary]:
-    """Full counts by hour; small, whatever the size of the day."""
-    by_class = compared.groupBy("event_date", "hour", "class").agg(
-        F.count("*").alias("rows"),
+def summarise(compared: DataFrame, streams: Streams) -> list[HourSummary]:
+    """Full counts by hour, in order of time; small, whatever the size of the day."""
+    differs = F.col("class") == DiffClass.MISMATCHED.value
+    in_table = F.col("stream_row").isNotNull()
+    names = streams.candidate_schema.names
+    counted = compared.groupBy(F.col("event_date").cast("string").alias("event_date"), "hour").agg(
         F.count_if(F.col("batch_row").isNotNull() & F.col("first")).alias("batch_rows"),
-        F.count("stream_row").alias("table_rows"),
-        F.count_if(F.col("first") & F.col("stream_row").isNotNull() & F.col("stream_row.exposure_time").isNull()).alias("open"),
+        F.count_if(in_table).alias("table_rows"),
+        F.count_if(F.col("first") & in_table & F.col("stream_row.exposure_time").isNull()).alias("unattributed"),
+        F.struct(*(F.count_if(F.col("class") == c.value).alias(c.value) for c in DiffClass)).alias("counts"),
+        F.struct(*(F.count_if(differs & F.array_contains("columns", name)).alias(name) for name in names)).alias("columns"),
     )
-    by_column = (
-        compared.where(F.col("class") == DiffClass.MISMATCHED.value)
-        .select("event_date", "hour", F.explode("columns").alias("column"))
-        .groupBy("event_date", "hour", "column")
-        .agg(F.count("*").alias("rows"))
-    )
-    columns: dict[tuple[str, int], dict[str, int]] = {}
-    for row in sorted(by_column.collect(), key=lambda row: row["column"]):
-        columns.setdefault((str(row["event_date"]), row["hour"]), {})[row["column"]] = row["rows"]
-    classes: dict[tuple[str, int], list[Row]] = {}
-    for row in sorted(by_class.collect(), key=lambda row: (str(row["event_date"]), row["hour"], row["class"])):
-        classes.setdefault((str(row["event_date"]), row["hour"]), []).append(row)
-    return [
-        HourSummary(
-            event_date=date,
-            hour=hour,
-            batch_rows=sum(row["batch_rows"] for row in rows),
-            table_rows=sum(row["table_rows"] for row in rows),
-            unattributed=sum(row["open"] for row in rows),
-            counts={row["class"]: row["rows"] for row in rows},
-            columns=columns.get((date, hour), {}),
-        )
-        for (date, hour), rows in classes.items()
-    ]
+    rows = [row.asDict(recursive=True) for row in counted.orderBy("event_date", "hour").collect()]
+    nonzero = ({name: {k: n for k, n in row[name].items() if n} for name in ("counts", "columns")} for row in rows)
+    return [HourSummary(**{**row, **found}) for row, found in zip(rows, nonzero, strict=True)]
 
 
-def added_up(hours: Sequence[HourSummary]) -> list[HourSummary]:
-    """One summary for each hour, of several that tell of parts of it; in order of time."""
-    by_hour: dict[tuple[str, int], list[HourSummary]] = {}
-    for each in hours:
-        by_hour.setdefault((each.event_date, each.hour), []).append(each)
-    return [_sum(by_hour[hour]) if len(by_hour[hour]) > 1 else by_hour[hour][0] for hour in sorted(by_hour)]
+def _is_placed(row: Column, streams: Streams) -> Column:
+    """Whether a row lies in the partition of its event time (UTC); so does one that is null."""
+    time, hourly = row.getField(streams.outcome.event_time), streams.outcome.partition_by == "hour"
+    placed = row.getField("event_date").eqNullSafe(F.to_date(time))
+    return placed & row.getField("event_hour").eqNullSafe(F.hour(time)) if hourly else placed
 
 
-def _sum(hours: Sequence[HourSummary]) -> HourSummary:
-    counts, columns = Counter[str](), Counter[str]()
-    for each in hours:
-        counts.update(each.counts)
-        columns.update(each.columns)
-    return replace(
-        hours[0],
-        batch_rows=sum(each.batch_rows for each in hours),
-        table_rows=sum(each.table_rows for each in hours),
-        unattributed=sum(each.unattributed for each in hours),
-        counts=dict(counts),
-        columns=dict(columns),
-    )
+def _comparable(field: StructField, value: Column) -> Column:
+    """A column's value as something that can be compared and hashed: maps cannot."""
+    return F.to_json(F.struct(value)) if "map<" in field.dataType.simpleString() else value
 
 
 def _differs(field: StructField, tolerance: ColumnTolerance | None) -> Column:
     """The column's name where the two rows differ in it, null where not; two nulls are equal."""
     left, right = F.col("batch_row").getField(field.name), F.col("stream_row").getField(field.name)
-    equal = comparable(field, left).eqNullSafe(comparable(field, right))
+    equal = _comparable(field, left).eqNullSafe(_comparable(field, right))
     if tolerance is not None:
         equal = equal | F.coalesce(_near(left, right, tolerance), F.lit(False))
     return F.when(~equal, F.lit(field.name))

@@ -1,6 +1,6 @@
-"""The report's plots, as SVG text to stand in the page: no script, no network, sharp in print.
+"""The report's plots, as SVG text for the page: no script, no network, sharp in print.
 
-Colours do on light and on dark paper alike; a plot is narrow enough for a phone.
+Colours suit light and dark paper alike; a plot is narrow enough for a phone.
 """
 
 import logging
@@ -13,13 +13,14 @@ import vl_convert
 
 from pipelines.histogram import END_OF, NAMES, Histogram
 from pipelines.observe.lateness import Lateness
-from pipelines.reconcile.diff import HourSummary
-from pipelines.reconcile.history import EarlierRun
+from pipelines.reconcile.compare.diff import HourSummary
+from pipelines.reconcile.report.history import EarlierRun
 
 _WIDTH, _HEIGHT = 330, 200
 _MOST_HOURS = 240
 _INK, _GRID = "#7a8591", "#7a859133"
 _FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
+_PERCENT: dict[str, Any] = {"axis": alt.Axis(format="%", tickCount=5), "title": None}
 
 
 def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun]) -> list[tuple[str, str]]:
@@ -27,7 +28,7 @@ def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun
     drawn = [
         ("Outcomes by hour (or day) of event time: bars are batch, points the table", _by_hour(hours)),
         ("Outcomes without an exposure, as a share of the table's, by hour (or day) of event time", _unattributed(hours)),
-        ("How far events come behind their stream (to the right of the line: late)", _behind(lateness)),
+        ("How far events are behind their stream (to the right of the line: late)", _behind(lateness)),
         ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
         ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
         ("Earlier reconciliations: share of outcomes without an exposure, and of late events", _trend(earlier)),
@@ -38,38 +39,44 @@ def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun
 def _by_hour(hours: list[HourSummary]) -> Any:
     if not hours:
         return None
-    frame = pd.DataFrame(
-        {"hour": f"{h.event_date} {h.hour:02d}h", "day": str(h.event_date), "batch": h.batch_rows, "table": h.table_rows}
-        for h in hours
-    )
-    place = "hour"
-    if len(frame) > _MOST_HOURS:
-        place = "day"
-        frame = frame.groupby("day", as_index=False)[["batch", "table"]].sum().tail(_MOST_HOURS)
-    sparse = frame[place][:: max(1, len(frame) // 8)].tolist()
-    x = alt.X(f"{place}:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
+    frame, x = _over_time(hours)
     bars = alt.Chart(frame).mark_bar(color=_FIRST, opacity=0.6).encode(x=x, y=alt.Y("batch:Q", title="outcomes"))
-    points = alt.Chart(frame).mark_circle(color=_SECOND, size=18, opacity=1).encode(x=x, y="table:Q")
-    return alt.layer(bars, points)
+    return alt.layer(bars, alt.Chart(frame).mark_circle(color=_SECOND, size=18, opacity=1).encode(x=x, y="table:Q"))
 
 
 def _unattributed(hours: list[HourSummary]) -> Any:
-    rows = [
-        {"hour": f"{h.event_date} {h.hour:02d}h", "day": str(h.event_date), "table": h.table_rows, "open": h.unattributed}
-        for h in hours
-        if h.table_rows
-    ]
-    if not rows:
+    hours = [hour for hour in hours if hour.table_rows]
+    if not hours:
         return None
-    frame, place = pd.DataFrame(rows), "hour"
-    if len(frame) > _MOST_HOURS:
-        place = "day"
-        frame = frame.groupby("day", as_index=False)[["table", "open"]].sum().tail(_MOST_HOURS)
+    frame, x = _over_time(hours)
     frame["share"] = frame["open"] / frame["table"]
-    sparse = frame[place][:: max(1, len(frame) // 8)].tolist()
-    x = alt.X(f"{place}:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
-    y = alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title=None, scale=alt.Scale(domainMin=0))
+    y = alt.Y("share:Q", **_PERCENT, scale=alt.Scale(domainMin=0))
     return alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
+
+
+def _over_time(hours: list[HourSummary]) -> tuple[pd.DataFrame, alt.X]:
+    """A row an hour, or a day where there are too many, with the axis for it."""
+    frame = pd.DataFrame(
+        {
+            "hour": f"{hour.event_date} {hour.hour:02d}h",
+            "day": str(hour.event_date),
+            "batch": hour.batch_rows,
+            "table": hour.table_rows,
+            "open": hour.unattributed,
+        }
+        for hour in hours
+    )
+    if len(frame) <= _MOST_HOURS:
+        return frame, _sparse("hour", frame)
+    frame = frame.groupby("day", as_index=False)[["batch", "table", "open"]].sum().tail(_MOST_HOURS)
+    return frame, _sparse("day", frame)
+
+
+def _sparse(column: str, frame: pd.DataFrame) -> alt.X:
+    """An axis of names in the frame's order, some eight of them written."""
+    names = frame[column].drop_duplicates()
+    values = names[:: max(1, len(names) // 8)].tolist()
+    return alt.X(f"{column}:N", axis=alt.Axis(values=values, labelAngle=-45, title=None), sort=None)
 
 
 def _trend(earlier: list[EarlierRun]) -> Any:
@@ -82,11 +89,8 @@ def _trend(earlier: list[EarlierRun]) -> Any:
     if len(earlier) < 2 or not rows:
         return None
     frame = pd.DataFrame(rows)
-    sparse = frame["run"].drop_duplicates()[:: max(1, len(earlier) // 8)].tolist()
-    x = alt.X("run:N", axis=alt.Axis(values=sparse, labelAngle=-45, title=None), sort=None)
-    y = alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title=None, scale=alt.Scale(domainMin=0))
-    colour = alt.Color("of:N", scale=alt.Scale(range=[_FIRST, _SECOND]), legend=alt.Legend(orient="top", title=None))
-    return alt.Chart(frame).mark_line(point=True).encode(x=x, y=y, color=colour)
+    y = alt.Y("share:Q", **_PERCENT, scale=alt.Scale(domainMin=0))
+    return alt.Chart(frame).mark_line(point=True).encode(x=_sparse("run", frame), y=y, color=_two_colours("of"))
 
 
 def _behind(lateness: Lateness) -> Any:
@@ -95,62 +99,46 @@ def _behind(lateness: Lateness) -> Any:
         return None
     names = _used([histogram for _, histogram in parts])
     rows = [{"behind": n, "stream": stream, "events": h.counts[n]} for stream, h in parts for n in names if h.counts.get(n)]
-    x = alt.X("behind:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="behind by at most")
-    bars = (
-        alt.Chart(pd.DataFrame(rows))
-        .mark_bar()
-        .encode(
-            x=x,
-            y=alt.Y("events:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(tickCount=5, format="~s")),
-            xOffset=alt.XOffset("stream:N"),
-            color=alt.Color("stream:N", scale=alt.Scale(range=[_FIRST, _SECOND]), legend=alt.Legend(orient="top", title=None)),
-        )
-    )
+    y = alt.Y("events:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(tickCount=5, format="~s"))
+    bars = alt.Chart(pd.DataFrame(rows)).mark_bar()
+    bars = bars.encode(x=_buckets("behind", names, "behind by at most"), y=y, xOffset="stream:N", color=_two_colours("stream"))
     return alt.layer(bars, _rule(names, lateness.watermark_delay, "end"))
 
 
 def _causes(lateness: Lateness) -> Any:
     if not lateness.causes:
         return None
-    rows = [
-        {"cause": c.cause, "what": what, "outcomes": n}
-        for c in lateness.causes
-        for what, n in (("looked up", c.looked_up), ("changed", c.changed))
-    ]
-    return (
-        alt.Chart(pd.DataFrame(rows))
-        .mark_bar()
-        .encode(
-            y=alt.Y("cause:N", title=None),
-            yOffset=alt.YOffset("what:N", sort=["looked up", "changed"]),
-            x=alt.X("outcomes:Q", axis=alt.Axis(tickCount=4, format="~s")),
-            color=alt.Color(
-                "what:N",
-                scale=alt.Scale(domain=["looked up", "changed"], range=[_FIRST, _SECOND]),
-                legend=alt.Legend(orient="top", title=None),
-            ),
-        )
-    )
+    order = ["looked up", "changed"]
+    figures = [(c.cause, what, n) for c in lateness.causes for what, n in zip(order, (c.looked_up, c.changed), strict=True)]
+    bars = alt.Chart(pd.DataFrame(figures, columns=["cause", "what", "outcomes"])).mark_bar()
+    x = alt.X("outcomes:Q", axis=alt.Axis(tickCount=4, format="~s"))
+    offset = alt.YOffset("what:N", sort=order)
+    return bars.encode(y=alt.Y("cause:N", title=None), yOffset=offset, x=x, color=_two_colours("what", order))
 
 
 def _coverage(lateness: Lateness) -> Any:
-    if not lateness.delays.total:
-        return None
-    names = [n for n in _used([lateness.delays]) if n in END_OF]
+    names = [name for name in _used([lateness.delays]) if name in END_OF] if lateness.delays.total else []
     if not names:
         return None
     frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(END_OF[name])} for name in names)
-    x = alt.X("window:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title="hot window")
-    y = alt.Y("covered:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5), title=None)
-    line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
+    y = alt.Y("covered:Q", **_PERCENT, scale=alt.Scale(domain=[0, 1]))
+    line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=_buckets("window", names, "hot window"), y=y)
     return alt.layer(line, _rule(names, lateness.hot_window, "middle"))
 
 
+def _buckets(column: str, names: list[str], title: str) -> alt.X:
+    return alt.X(f"{column}:N", sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelAngle=-45), title=title)
+
+
+def _two_colours(column: str, domain: list[str] | None = None) -> alt.Color:
+    scale = alt.Scale(range=[_FIRST, _SECOND], domain=domain or alt.Undefined)
+    return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+
+
 def _rule(names: list[str], value: timedelta, where: Literal["middle", "end"]) -> Any:
-    """A line in the middle or at the end of the last bucket that ends at or below `value`."""
+    """A line in the middle or at the end of the last bucket that ends at or below `value`; before the first, where none does."""
     below = [name for name, end in END_OF.items() if end <= value and name in names]
     place = pd.DataFrame({"at": [below[-1] if below else names[0]]})
-    # All buckets lie beyond: the line stands before the first.
     position = 0.0 if not below else 1.0 if where == "end" else 0.5
     return alt.Chart(place).mark_rule(color=_MARK, strokeDash=[4, 3]).encode(x=alt.X("at:N", sort=names, bandPosition=position))
 

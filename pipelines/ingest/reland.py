@@ -1,0 +1,344 @@
+"""Reland: read a stream's source again and land what bronze lacks, in one commit.
+
+It reads the landing files, or Kafka offsets, that ingest has read, through the rules of `pipelines.ingest.parse`. An event is
+there where bronze or quarantine has it: of a file by the file and its content, as often as the file has it; of Kafka by
+partition, offset and record timestamp. What is landed is late, so that settle answers what it touches. A second run finds nothing
+to do.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import reduce
+from operator import and_
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipelines.checkpoints import files_read, kafka_start
+from pipelines.config import Config, FilesSource, KafkaSource
+from pipelines.control.facts import Facts
+from pipelines.control.gaps import accepted
+from pipelines.control.store import read_facts
+from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
+from pipelines.events import EventStream
+from pipelines.ingest.files import FILE_NAMES, landed_lines
+from pipelines.ingest.kafka import read_kafka_ranges
+from pipelines.ingest.parse import parse, rules_of
+from pipelines.ingest.position import position
+from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
+from pipelines.ingest.state import WriterState
+from pipelines.lake import Lake
+from pipelines.references import resolve
+from pipelines.tablelog import RELAND, Commit
+
+_WITHOUT_ROWS = "without_rows"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relanded:
+    """Rows that were landed, duplicated ones that were removed, those moved to the partition of their event time; `data_files`
+    that were gone and that the log no longer names. `lost`: rows that the log counts as removed or gone, beyond those that could
+    be read again from the source."""
+
+    rows: int = 0
+    duplicates: int = 0
+    misplaced: int = 0
+    data_files: int = 0
+    lost: int = 0
+
+    @property
+    def anything(self) -> bool:
+        return any(asdict(self).values())
+
+
+def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
+    """Land what bronze of the stream lacks.
+
+    Event dates are rewritten, and not only appended to, where data files are gone, rows lie in a wrong partition, or a file or
+    record was ingested twice. Raises LakeError where events land on such dates too fast, SourceError where Kafka does not answer.
+    """
+    table = stream.name
+    commits = lake.commits(table, -1)
+    gone = gone_files(lake, table)
+    by_log = unreadable_rows(lake, table, gone) + _removed_since_reland(commits)
+    with reading_around(lake, gone):
+        bronze = lake.read(table)
+        repeated = _repeated(bronze, stream).persist()
+        misplaced = bronze.where(~_is_placed(stream))
+        lacking = _lacking(lake, config, stream, _without_duplicates(bronze, stream, repeated)).persist()
+        try:
+            rows = lacking.count()
+            whole = _without_duplicates(bronze, stream, repeated)
+            # Counted within files, for a count of the whole table is taken from the log.
+            duplicates = _of_repeated(bronze, repeated).count() - _of_repeated(whole, repeated).count()
+            done = Relanded(
+                rows=rows,
+                duplicates=duplicates,
+                misplaced=misplaced.count(),
+                data_files=len(gone),
+                lost=max(0, by_log - rows),
+            )
+            dates = dates_of(gone) | _dates(_of_repeated(bronze, repeated))
+            dates |= _dates(misplaced) | _dates(misplaced.select(*stream.partition_values()))
+            if dates:
+                dates |= _dates(lacking)
+
+            def rewritten(kept: DataFrame) -> DataFrame:
+                return _placed(_without_duplicates(kept, stream, repeated), stream).unionByName(lacking, allowMissingColumns=True)
+
+            without = _without_rows_now(lake, config, stream, lacking)
+            with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without}):
+                if dates:
+                    rewrite_dates(lake, table, dates, rewritten)
+                elif rows:
+                    lake.append(table, lacking)
+                elif done.lost or without:
+                    # Nothing to land; but the audit knows by the commit that the source was read again.
+                    lake.spark.sql(f"ALTER TABLE {lake.identifier(table)} SET TBLPROPERTIES ('{RELAND}' = '{len(commits)}')")
+        finally:
+            lacking.unpersist()
+            repeated.unpersist()
+    return done
+
+
+def consumed_offsets(lake: Lake, stream: EventStream, source: KafkaSource, facts: Facts) -> dict[int, tuple[int | None, int]]:
+    """By partition, the first offset that ingest was to read (None: nothing tells), and the next after those that it has read."""
+    known = facts.last("ingest", stream.name)
+    state = None if known is None else WriterState.from_dict(known.detail)
+    place, base = position(lake, stream, source, facts, state), lake.checkpoint(f"ingest-{stream.name}")
+    # Behind an accepted gap it has a checkpoint of its own, which begins there.
+    starts = kafka_start(lake.spark, base, source.topic) if place.checkpoint == base else {}
+    return {partition: (starts.get(partition), end) for partition, end in place.offsets.items()}
+
+
+def files_without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str]) -> list[str]:
+    """Those of the landing files (see `location`) that have rows neither in bronze nor in quarantine; without empty files, and
+    without those that an earlier reland read again and found no event in."""
+    left = _without_rows(lake, config, stream, files)
+    if not left:
+        return []
+    known = {path for commit in lake.commits(stream.name, -1) for path in _reported(commit)}
+    return [path for path in left if path not in known]
+
+
+def location(uri: Column) -> Column:
+    """A file however its URI is written: decoded, with one slash behind the scheme."""
+    decoded = F.coalesce(F.try_url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))), uri)
+    return F.regexp_replace(decoded, r"^(\w+):/+", "$1:/")
+
+
+# What bronze lacks ---------------------------------------------------------------------------------------------------------
+
+
+def _lacking(lake: Lake, config: Config, stream: EventStream, bronze: DataFrame) -> DataFrame:
+    source = config.streams[stream.name].source
+    if isinstance(source, KafkaSource):
+        return _lacking_records(lake, config, stream, source, bronze)
+    return _lacking_lines(lake, config, stream, source, bronze)
+
+
+def _lacking_records(lake: Lake, config: Config, stream: EventStream, source: KafkaSource, bronze: DataFrame) -> DataFrame:
+    ranges = {}
+    facts = read_facts(lake)
+    starts = _known_starts(facts, stream.name, source, bronze)
+    for partition, (start, end) in consumed_offsets(lake, stream, source, facts).items():
+        first = starts.get(partition) if start is None else start
+        if first is not None and first < end:
+            ranges[partition] = [(first, end - 1)]
+    if not ranges:
+        return bronze.where(F.lit(False)).select(*stream.bronze_schema.names)
+    raw = F.col("__raw").withField("ingest_batch", F.lit(0).cast("bigint")).withField("met", F.lit(None).cast("timestamp"))
+    records = read_kafka_ranges(lake.spark, source, f"streams.{stream.name}.source", ranges).withColumn("__raw", raw)
+    return _as_bronze(lake, config, stream, records).alias("n").join(bronze.alias("o"), _same(ORIGIN), "left_anti").select("n.*")
+
+
+def _known_starts(facts: Facts, stream: str, source: KafkaSource, bronze: DataFrame) -> dict[int, int]:
+    """Where a checkpoint does not tell where reading began: where the topic was made anew, or the first offset that landed."""
+    anew = [each for each in accepted(facts, stream) if each.topic == source.topic and each.made_anew]
+    if anew:
+        return dict(anew[-1].offsets)
+    first = bronze.where(F.col("source") == source.topic).groupBy("source_partition").agg(F.min("source_offset").alias("first"))
+    return {row["source_partition"]: row["first"] for row in first.collect()}
+
+
+def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: FilesSource, bronze: DataFrame) -> DataFrame:
+    there = _of_files(bronze).withColumn("__at", location(F.col("source")))
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")).select("source")
+    files = reduce(DataFrame.unionByName, (rows.select("source") for rows in (read, there, _of_files(rejected))))
+    known = files.select(location(F.col("source")).alias("__at")).distinct()
+    # A file lands in one commit: a row of it that comes later carries what the others do, so that it is not taken for a second.
+    commits = there.groupBy("__at").agg(
+        F.min(F.struct("ingest_time", "ingest_batch")).alias("first"), F.max("door_watermark").alias("met")
+    )
+    lines = _landed(lake, stream, source).join(known, "__at", "left_semi").join(commits, "__at", "left")
+    ingested = F.coalesce("first.ingest_time", F.current_timestamp())
+    nothing = {"source_partition": "int", "source_offset": "bigint", "source_time": "timestamp"}
+    raw = F.struct(
+        "value",
+        "source",
+        *(F.lit(None).cast(kind).alias(name) for name, kind in nothing.items()),
+        ingested.alias("record_time"),
+        ingested.alias("ingest_time"),
+        F.coalesce("first.ingest_batch", F.lit(0).cast("bigint")).alias("ingest_batch"),
+        "met",
+    )
+    events = _as_bronze(lake, config, stream, lines.select(raw.alias("__raw"))).withColumn("__at", location(F.col("source")))
+    what = _content(stream)
+    new, old = (_numbered(rows.withColumn("__what", what), "__at", "__what") for rows in (events, there))
+    exactly = _same(("__at", "__what", "__nth"))
+    new, old = (
+        new.alias("n").join(old.alias("o"), exactly, "left_anti").select("n.*"),
+        old.alias("n").join(new.alias("o"), exactly, "left_anti").select("n.*"),
+    )
+    # The same event under other columns, from before a change of the schema, is told by its id and time.
+    event = ("__at", stream.id, stream.event_time)
+    new, old = (_numbered(rows, *event) for rows in (new, old))
+    left = new.alias("n").join(old.alias("o"), _same((*event, "__nth")), "left_anti")
+    return left.select(*(f"n.{name}" for name in stream.bronze_schema.names))
+
+
+def _landed(lake: Lake, stream: EventStream, source: FilesSource) -> DataFrame:
+    try:
+        lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return lake.spark.createDataFrame([], "value string, source string, __at string")
+    return lines.select("value", F.col("_metadata.file_path").alias("source")).withColumn("__at", location(F.col("source")))
+
+
+def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -> DataFrame:
+    """The events of `__raw` that are accepted and were not quarantined, as late rows of bronze."""
+    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
+    parsed = not_quarantined_before(rejected, parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()))
+    rows = parsed.select(
+        *(F.col("__event").getField(f.name).alias(f.name) for f in stream.schema),
+        *(f"__raw.{name}" for name in (*ORIGIN, "ingest_time", "ingest_batch")),
+        F.col("__rescued").alias("rescued"),
+        F.lit(True).alias("late"),
+        F.col("__raw.met").alias("door_watermark"),
+    )
+    return rows.select("*", *stream.partition_values()).select(*stream.bronze_schema.names)
+
+
+def _content(stream: EventStream) -> Column:
+    """An event as a number: equal events have equal ones. Maps cannot be hashed, so they are taken as text."""
+    columns = (F.to_json(F.struct(f.name)) if "map<" in f.dataType.simpleString() else F.col(f.name) for f in stream.schema)
+    return F.xxhash64(*columns, "rescued")
+
+
+# Rows that are twice in bronze, or in a wrong partition --------------------------------------------------------------------
+
+
+def _of_files(rows: DataFrame) -> DataFrame:
+    return rows.where(F.col("source_partition").isNull() & F.col("source").isNotNull())
+
+
+def _repeated(bronze: DataFrame, stream: EventStream) -> DataFrame:
+    """The files with rows of more than one ingest commit, and the Kafka records with several rows alike (columns of ORIGIN)."""
+    commit = F.struct("ingest_time", "ingest_batch")
+    files = _of_files(bronze).groupBy(*ORIGIN).agg((F.min(commit) != F.max(commit)).alias("repeated"))
+    records = bronze.where(F.col("source_partition").isNotNull()).groupBy(*ORIGIN, _content(stream).alias("__what"))
+    alike = records.agg((F.count("*") > 1).alias("repeated"))
+    return files.unionByName(alike.drop("__what")).where("repeated").select(*ORIGIN).distinct()
+
+
+def _of_repeated(bronze: DataFrame, repeated: DataFrame, how: str = "left_semi") -> DataFrame:
+    return bronze.alias("n").join(F.broadcast(repeated).alias("o"), _same(ORIGIN), how).select("n.*")
+
+
+def _without_duplicates(bronze: DataFrame, stream: EventStream, repeated: DataFrame) -> DataFrame:
+    """Keep, of repeated files and records, the rows of the first ingest, and of later ones what that does not have; all as rows
+    of the first."""
+    rows = _of_repeated(bronze, repeated).withColumn("__what", _content(stream))
+    within = Window.partitionBy(*ORIGIN, "__what", "ingest_time", "ingest_batch").orderBy("event_date")
+    nth = F.when(F.col("source_offset").isNull(), F.row_number().over(within)).otherwise(1)
+    among = Window.partitionBy(*ORIGIN, "__what", "__nth").orderBy("ingest_time", "ingest_batch")
+    kept = rows.withColumn("__nth", nth).withColumn("__place", F.row_number().over(among)).where("__place = 1")
+    first = F.min(F.struct("ingest_time", "ingest_batch")).over(Window.partitionBy(*ORIGIN))
+    first = F.when(F.col("source_offset").isNull(), first).otherwise(F.struct("ingest_time", "ingest_batch"))
+    kept = kept.withColumn("__first", first)
+    stamped = kept.withColumns({name: F.col("__first").getField(name) for name in ("ingest_time", "ingest_batch")})
+    return _of_repeated(bronze, repeated, "left_anti").unionByName(stamped.select(*bronze.columns))
+
+
+def _is_placed(stream: EventStream) -> Column:
+    return F.expr(stream.is_placed())
+
+
+def _placed(rows: DataFrame, stream: EventStream) -> DataFrame:
+    """Move rows to the partition of their event time; those that were elsewhere are late: nobody had found them there."""
+    moved = rows.withColumn("late", F.col("late") | ~_is_placed(stream))
+    return moved.withColumns({name: F.expr(value) for name, value in stream.partition_sql().items()})
+
+
+def _dates(rows: DataFrame) -> set[date]:
+    found = rows.select(F.col("event_date").cast("string")).distinct().collect()
+    return {date.fromisoformat(row[0]) for row in found}
+
+
+def _same(names: Sequence[str]) -> Column:
+    return reduce(and_, (F.col(f"n.{name}").eqNullSafe(F.col(f"o.{name}")) for name in names))
+
+
+def _numbered(rows: DataFrame, *by: str) -> DataFrame:
+    """With `__nth`, the row's number among those that are equal in these columns."""
+    return rows.withColumn("__nth", F.row_number().over(Window.partitionBy(*by).orderBy("event_date")))
+
+
+# What the log tells --------------------------------------------------------------------------------------------------------
+
+
+def _removed_since_reland(commits: Collection[Commit]) -> int:
+    """The rows that others have deleted since the last reland or RESTORE, by the metrics of their commits."""
+    removed = 0
+    for commit in sorted(commits, key=lambda commit: commit.version):
+        if commit.operation == "RESTORE" or commit.is_marked(RELAND):
+            removed = 0
+        elif commit.operation in ("DELETE", "TRUNCATE") and not commit.is_marked():
+            removed += int(commit.metrics.get("numDeletedRows", "0"))
+    return removed
+
+
+def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str], *more: DataFrame) -> list[str]:
+    """Of the files, those without a row in bronze, in quarantine, or in `more`, that are not there empty."""
+    source = config.streams[stream.name].source
+    if not files or not isinstance(source, FilesSource):
+        return []
+    tables = lake.read(stream.name), lake.read("quarantine").where(F.col("stream") == stream.name), *more
+    asked = lake.spark.createDataFrame([(path,) for path in files], "__at string")
+    for rows in tables:
+        there = _of_files(rows).select(location(F.col("source")).alias("__at")).distinct()
+        asked = asked.join(there, "__at", "left_anti")
+    left = {row[0] for row in asked.collect()}
+    try:
+        listed = lake.listed(resolve(source.path, f"streams.{stream.name}.source.path"), FILE_NAMES)
+        left -= {row[0] for row in listed.where("length = 0").select(location(F.col("path"))).collect()} if left else set()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+    return sorted(left)
+
+
+def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: DataFrame) -> list[str]:
+    """The files that ingest has read and that will have no row either once `lacking` has landed; none that were reported."""
+    if not isinstance(config.streams[stream.name].source, FilesSource):
+        return []
+    read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
+    files = [row[0] for row in read.select(location(F.col("source"))).distinct().collect()]
+    left = _without_rows(lake, config, stream, files, lacking)
+    known = {path for commit in lake.commits(stream.name, -1) for path in _reported(commit)} if left else set()
+    return [path for path in left if path not in known]
+
+
+def _reported(commit: Commit) -> list[str]:
+    """The files without rows that a commit of reland names."""
+    if not commit.is_marked(RELAND):
+        return []
+    details: dict[str, Any] = json.loads(commit.metadata)[RELAND]
+    return list(details.get(_WITHOUT_ROWS, ()))

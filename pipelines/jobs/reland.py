@@ -1,0 +1,34 @@
+"""Reland: read a stream's source again and land what bronze lacks."""
+
+from pipelines.config import Config
+from pipelines.control.lease import leased
+from pipelines.errors import RejoinError
+from pipelines.ingest.reland import Relanded, reland
+from pipelines.lake import Lake
+
+
+def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
+    """Reland one stream. Raises RejoinError for an unknown one, and while a reconciliation or another reland runs."""
+    found = next((each for each in lake.streams.both if each.name == stream), None)
+    if found is None:
+        raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
+    lake.require(stream)
+    lake.require_as_configured()
+    lake.ensure("quarantine")
+    with leased(lake, "reconciliation or reland"):
+        return reland(lake, config, found)
+
+
+def report_reland(stream: str, done: Relanded) -> str:
+    """What was done, for a terminal."""
+    if not done.anything:
+        return f"{stream}: bronze has every event of its source once; nothing to do"
+    said = [
+        (done.rows, f"{done.rows:,} rows landed again"),
+        (done.duplicates, f"{done.duplicates:,} duplicated rows removed"),
+        (done.misplaced, f"{done.misplaced:,} rows moved to the partition of their event time"),
+        (done.data_files, f"{done.data_files:,} data files that were gone dropped from the log"),
+        (done.lost, f"{done.lost:,} more rows are lost by the log that the source does not have, or that bronze had twice"),
+    ]
+    steps = "next: rejoin settle --once, then rejoin reconcile --repair"
+    return f"{stream}: {'; '.join(text for count, text in said if count)}\n{steps}"

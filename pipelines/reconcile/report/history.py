@@ -1,0 +1,91 @@
+"""The lake's own history of reconciliations: runs, rows that differed, rows that were repaired and why."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType, StringType, StructField, StructType
+
+from pipelines.lake import Lake
+from pipelines.reconcile.result import Reconciliation
+from pipelines.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
+
+_RUNS_SHOWN = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """What a run found; shares are of the outcomes in the table, and of the accepted events of both streams. None: unknown."""
+
+    run_id: str
+    finished_at: str
+    verdict: str
+    differences: int
+    unattributed_share: float | None
+    late_share: float | None
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> "EarlierRun":
+        streams = report.get("bronze", report.get("door", ()))  # `door` until schema version 1
+        rows, accepted = sum(h["table_rows"] for h in report["hours"]), sum(s["accepted"] for s in streams)
+        return cls(
+            **{name: report[name] for name in ("run_id", "finished_at", "verdict", "differences")},
+            unattributed_share=report["account"]["unattributed"] / rows if rows else None,
+            late_share=sum(s["late"] for s in streams) / accepted if accepted else None,
+        )
+
+
+def past_reports(lake: Lake) -> list[dict[str, Any]]:
+    """The reports of the latest runs, without samples, the latest last."""
+    if not lake.exists("reconciliations"):
+        return []
+    rows = lake.read("reconciliations").orderBy(F.desc("finished_at")).limit(_RUNS_SHOWN).select("summary").collect()
+    return [json.loads(row["summary"]) for row in reversed(rows)]
+
+
+def reported() -> list[Column]:
+    """Select from differing rows with their causes (see `causes.with_causes`) what is reported; `event_time` in microseconds."""
+    return [
+        F.col("class"),
+        F.col("cause"),
+        F.col("detail"),
+        F.col("outcome_id").cast("string").alias("outcome_id"),
+        F.unix_micros("event_time").alias("event_time"),
+        F.concat_ws(",", "columns").alias("columns"),
+        F.to_json("stream_row").alias("stream_row"),
+        F.to_json("batch_row").alias("batch_row"),
+    ]
+
+
+def record_repairs(lake: Lake, run_id: str, explained: DataFrame) -> None:
+    """Append every row that is about to be repaired, and why, to `reconciliation_diffs`. Before the repair: a run that is killed
+    in between leaves a row too many, not one too few."""
+    lake.ensure("reconciliation_diffs")
+    _append_diffs(lake, run_id, explained.where("counts").select(*reported()), repaired=True)
+
+
+def write_history(lake: Lake, run: Reconciliation, report: dict[str, Any], page: Path) -> None:
+    """Append the run to `reconciliations`, and its sample of rows that were not repaired to `reconciliation_diffs`."""
+    lake.ensure("reconciliations", "reconciliation_diffs")
+    summary = json.dumps({k: v for k, v in report.items() if k not in ("sample", "earlier_runs")}, sort_keys=True, default=str)
+    times = run.started_us, run.finished_us
+    row = (run.run_id, *times, run.range.first, run.range.last, run.verdict, run.repaired, str(page), summary)
+    schema = "run_id string, started_at long, finished_at long, from_date date, to_date date, verdict string, repaired long"
+    frame = lake.spark.createDataFrame([row], f"{schema}, report string, summary string")
+    frame = frame.withColumns({name: F.timestamp_micros(name) for name in ("started_at", "finished_at")})
+    frame = frame.withColumn("run_date", F.to_date("finished_at"))
+    lake.append("reconciliations", frame.select(*RECONCILIATIONS_SCHEMA.names))
+    if run.sample and not run.repaired:  # what was repaired has been written before
+        names = ("class", "outcome_id", "event_time", "columns", "stream_row", "batch_row", "cause", "detail")
+        types = StructType([StructField(n, LongType() if n == "event_time" else StringType()) for n in names])
+        rows = lake.spark.createDataFrame([tuple(each[n] for n in names) for each in run.sample], types)
+        _append_diffs(lake, run.run_id, rows, repaired=False)
+
+
+def _append_diffs(lake: Lake, run_id: str, rows: DataFrame, *, repaired: bool) -> None:
+    stamps = {"run_id": F.lit(run_id), "run_date": F.current_date(), "repaired": F.lit(repaired)}
+    dated = rows.withColumns({"event_time": F.timestamp_micros("event_time"), **stamps})
+    lake.append("reconciliation_diffs", dated.select(*DIFFS_SCHEMA.names))
