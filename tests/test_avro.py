@@ -13,7 +13,6 @@ import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipelines.ingest.door import accepted, quarantined
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -24,6 +23,7 @@ from pipelines.errors import ConfigError
 from pipelines.events import EventStream
 from pipelines.ingest.avro import decoded
 from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.writer import accepted, quarantined
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 MICROS = {"type": "long", "logicalType": "timestamp-micros"}

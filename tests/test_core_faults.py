@@ -21,8 +21,8 @@ from tests.builders import play, shown
 WINDOW = timedelta(hours=6)
 
 
-class Killed(BaseException):
-    """As SIGKILL: no `except Exception` stops it, and nothing that has gathered is written."""
+class Killed(Exception):
+    """Stands for SIGKILL."""
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pipelines.reconcile.lock import only_one
 
+from pipelines.control.facts import Fact
+from pipelines.control.lease import leased
+from pipelines.control.store import append, read_facts
 from pipelines.errors import RejoinError
 from pipelines.instants import now_us
-from pipelines.observe.ledger import Entry, Ledger
-from pipelines.reconcile import lock
 from pipelines.reconcile.report import to_dict, to_html, to_text
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.run import reconcile
@@ -169,18 +169,19 @@ def test_causes_are_proven_or_unknown(replay: Any) -> None:
 
 
 def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
-    with only_one(pipeline.lake), pytest.raises(RejoinError, match=r"another reconciliation .* its lease expires at 20"):
+    name, lake = "reconciliation or reland", pipeline.lake
+    with leased(lake, name), pytest.raises(RejoinError, match=r"another reconciliation .* its lease expires at 20"):
         pipeline.reconcile()
-    with only_one(pipeline.lake):
+    with leased(lake, name):
         pass
-    last = max(entry["batch"] for entry in Ledger(pipeline.lake).entries(lock.QUERY))
-    for batch, seconds in ((last + 1, 1000), (last + 2, -1)):
-        detail = {"until_us": now_us() + seconds * 1_000_000}
-        Ledger(pipeline.lake).write([Entry(query=lock.QUERY, batch=batch, detail=detail)])
+    last = read_facts(lake).last("lease", name)
+    for number, seconds in ((last.detail["number"] + 1, 1000), (last.detail["number"] + 2, -1)):
+        detail = {"holder": "other", "number": number, "until": now_us() + seconds * 1_000_000}
+        append(lake, [Fact(kind="lease", stream=name, detail=detail)])
         if seconds > 0:
-            with pytest.raises(RejoinError, match="its lease expires"), only_one(pipeline.lake):
+            with pytest.raises(RejoinError, match="its lease expires"), leased(lake, name):
                 pass
-    with only_one(pipeline.lake):
+    with leased(lake, name):
         pass
 
 
