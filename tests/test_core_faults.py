@@ -21,7 +21,7 @@ from tests.builders import play, shown
 WINDOW = timedelta(hours=6)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for SIGKILL."""
 
 
@@ -46,7 +46,7 @@ def test_settles_position_is_found_however_many_commits_follow(replay: Any, no_c
     patch = no_close()
     with patch.context() as dies:
         dies.setattr("pipelines.settle.run.lookup_stats", _die)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             pipeline.settle(everything=True)
     patch.undo()
     assert pipeline.answers() == {"p": ("iL", "settle")}
@@ -61,7 +61,7 @@ def test_settles_position_is_found_however_many_commits_follow(replay: Any, no_c
 
 
 def _die(*_: Any, **__: Any) -> Any:
-    raise Killed
+    raise KilledError
 
 
 @pytest.mark.parametrize("files", [1, 1000])
@@ -141,7 +141,7 @@ def test_the_ledger_says_of_a_replayed_micro_batch_what_bronze_says(replay: Any,
     with patch.context() as dies:
         # After bronze's commit, before anything else: two of these met 09:50.
         dies.setattr("pipelines.ingest.writer.BronzeWriter._note", _die)
-        with pytest.raises(Exception, match="Killed|stopped"):
+        with pytest.raises(Exception, match="KilledError|stopped"):
             pipeline.wave([shown("late", "09:50"), shown("on-time", "09:55"), shown("ahead", "11:00")])
     patch.undo()
     pipeline.wave([shown("b", "11:01")])
