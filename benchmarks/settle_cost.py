@@ -18,10 +18,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.configfile import load_config
-from pipelines.instants import to_micros
 from pipelines.jobs.join import join
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake, at
+from pipelines.model.time import to_micros
 from pipelines.session import spark_session
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from typing import Any
 import fastavro
 
 from pipelines.config import ValueConfig
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 from pipelines.references import resolve
 
 _MAGIC, _FRAME = b"\0", 5

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.errors import ConfigError, RejoinError, first_line, is_interrupted
+from pipelines.model.errors import ConfigError, RejoinError, first_line, is_interrupted
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -459,7 +459,7 @@ def _demo_overrides(directory: Path, conf: Path | None, servers: str | None) -> 
 
 
 def _duration(option: str, text: str) -> timedelta:
-    from pipelines.durations import parse_duration
+    from pipelines.model.durations import parse_duration
 
     try:
         return parse_duration(text)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import structlog
 
-from pipelines.errors import first_line, is_interrupted
 from pipelines.lake import Lake, conflict_retries, is_overtaken
+from pipelines.model.errors import first_line, is_interrupted
 from pipelines.session import set_within
 
 # Of dates that are still written to, files from 16 MiB on are left as they are (unless many of their rows have been replaced), so

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from pipelines.ddl import Column, parse_ddl
-from pipelines.durations import format_duration, parse_duration
 from pipelines.kafka_options import check_as_written
+from pipelines.model.durations import format_duration, parse_duration
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Role = Literal["exposure", "outcome"]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipelines.config import Config, FilesSource, KafkaSource, StreamConfig
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 
 _SOURCES = {"files": FilesSource, "kafka": KafkaSource}
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from pyspark.sql import DataFrame
 
-from pipelines.errors import LakeError
 from pipelines.lake import Lake, conflict_retries, is_overtaken
+from pipelines.model.errors import LakeError
 from pipelines.session import set_within
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"

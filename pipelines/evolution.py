@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pyspark.sql.types import DataType, DecimalType, StructField, StructType
 
 from pipelines.config import PARTITION_COLUMNS
-from pipelines.errors import LakeError
+from pipelines.model.errors import LakeError
 
 _WIDER = {
     "tinyint": ("smallint", "int", "bigint", "double"),

@@ -11,11 +11,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipelines.config import KafkaSource
-from pipelines.errors import SourceError
 from pipelines.kafka_connection import TIMEOUT as _TIMEOUT
 from pipelines.kafka_connection import client_settings as _settings
 from pipelines.kafka_connection import connect, servers_of
 from pipelines.kafka_connection import reason as _reason
+from pipelines.model.errors import SourceError
 
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of a broker older than topic ids
 

@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipelines.config import KafkaSource
-from pipelines.errors import ConfigError, SourceError
 from pipelines.kafka_options import FILES, check, for_librdkafka
+from pipelines.model.errors import ConfigError, SourceError
 from pipelines.references import resolve
 
 TIMEOUT = 15.0

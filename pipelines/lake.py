@@ -22,11 +22,11 @@ from pyspark.sql.types import StructType, TimestampType
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipelines.config import Config
-from pipelines.errors import LakeError
-from pipelines.events import Streams
 from pipelines.evolution import alterations
+from pipelines.model.errors import LakeError
+from pipelines.model.events import Streams
+from pipelines.model.schemas import TableSpec, table_specs
 from pipelines.references import resolve
-from pipelines.schemas import TableSpec, table_specs
 from pipelines.tablelog import Commit
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.

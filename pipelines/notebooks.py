@@ -14,8 +14,8 @@ from typing import Any
 from pipelines.cli import default_configuration
 from pipelines.config import Config
 from pipelines.configfile import load_config
-from pipelines.errors import ConfigError
 from pipelines.lake import Lake
+from pipelines.model.errors import ConfigError
 from pipelines.reconcile.span import Range
 from pipelines.session import spark_session
 

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{(env|secret):([^}]*)\}")
 SECRETS_DIR = "REJOIN_SECRETS_DIR"

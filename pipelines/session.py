@@ -16,7 +16,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from pipelines.config import SparkConfig
-from pipelines.errors import RejoinError
+from pipelines.model.errors import RejoinError
 
 JARS_DIR = "REJOIN_JARS"
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"

@@ -22,8 +22,8 @@ from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 from pipelines.control.rule import PROPERTY, registered_rule, require_same
-from pipelines.events import Streams
 from pipelines.lake import Lake, at, column_list, conflict_retries
+from pipelines.model.events import Streams
 from pipelines.model.rule import Rule
 from pipelines.session import set_within
 

@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from pipelines.config import Config
-from pipelines.errors import UnboundedStateError
-from pipelines.events import Streams
 from pipelines.join.stream_join import hot_candidates
+from pipelines.model.errors import UnboundedStateError
+from pipelines.model.events import Streams
 from pipelines.model.rule import Rule
 from pipelines.reconcile.compare.batch import attribute, canonical_json, outcome_events
 from pipelines.settle.lookup import HOUR_US, lake_candidates, spans

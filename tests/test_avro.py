@@ -19,11 +19,11 @@ from pyspark.sql.types import StructType
 
 from pipelines.avro_values import NotAvroError, from_json, read_schema, to_json
 from pipelines.config import ValueConfig
-from pipelines.errors import ConfigError
-from pipelines.events import EventStream
 from pipelines.ingest.avro import decoded
 from pipelines.ingest.parse import ParseRules, parse
 from pipelines.ingest.writer import accepted, quarantined
+from pipelines.model.errors import ConfigError
+from pipelines.model.events import EventStream
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 MICROS = {"type": "long", "logicalType": "timestamp-micros"}

@@ -11,10 +11,10 @@ from pyspark.sql.types import StructType
 
 from pipelines.control.context import open_context
 from pipelines.control.rule import registered_rule
-from pipelines.errors import ConfigError, LakeError
 from pipelines.evolution import alterations
 from pipelines.jobs.backfill import backfill
 from pipelines.jobs.settle import open_settle
+from pipelines.model.errors import ConfigError, LakeError
 from pipelines.model.rule import RegisteredRule, Rule
 from tests import oracle
 from tests.builders import play, shown

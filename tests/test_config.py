@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, durations, errors, instants, readable, references
+from pipelines import cli, references
 from pipelines.configfile import load_config
 from pipelines.control import gaps
-from pipelines.durations import format_duration, parse_duration
-from pipelines.errors import ConfigError
+from pipelines.model import durations, errors, format, time
+from pipelines.model.durations import format_duration, parse_duration
+from pipelines.model.errors import ConfigError
 from pipelines.references import resolve
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -120,7 +121,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, instants, readable, references, gaps, errors):
+    for module in (durations, cli, time, format, references, gaps, errors):
         assert doctest.testmod(module).failed == 0
 
 

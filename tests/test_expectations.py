@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines.config import Config
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 from pipelines.reconcile.expectations import SUITES, load_suites, suites_directory, validate
 from pipelines.reconcile.summary import parameters
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from pipelines.histogram import ENDS, NAMES, Histogram, cumulative
+from pipelines.model.histogram import ENDS, NAMES, Histogram, cumulative
 
 MINUTE = 60_000_000
 

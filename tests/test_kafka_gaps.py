@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import SourceError
 from pipelines.jobs.accept_gap import accept_gap
+from pipelines.model.errors import SourceError
 from pipelines.reconcile.audit.offsets import Offsets
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day

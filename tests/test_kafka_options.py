@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.configfile import load_config
-from pipelines.errors import ConfigError
 from pipelines.kafka_options import for_java, for_librdkafka
+from pipelines.model.errors import ConfigError
 
 PLAYBACK = Path(__file__).parent.parent / "conf" / "playback.yml"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"

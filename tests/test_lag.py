@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.control.facts import Fact, Facts
+from pipelines.model.format import about
 from pipelines.observe.lag import (
     Backlog,
     Lag,
@@ -18,7 +19,6 @@ from pipelines.observe.lag import (
     waiting,
 )
 from pipelines.observe.phases import Laps, note, noted
-from pipelines.readable import about
 
 SECOND = 1_000_000
 NOW = 10_000 * SECOND

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.histogram import Histogram
+from pipelines.model.histogram import Histogram
 from pipelines.observe.lateness import lateness_lines, read_lateness
 from pipelines.reconcile.report import to_dict, to_html
 from tests import oracle

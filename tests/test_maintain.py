@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import LakeError
 from pipelines.jobs.maintain import maintain
+from pipelines.model.errors import LakeError
 from pipelines.observe import doctor
 from pipelines.tablelog import Commit, files_taken
 from tests import oracle

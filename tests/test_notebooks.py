@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 from pipelines.notebooks import reconcile_options
 from pipelines.reconcile.span import Range
 from tests.builders import play, shown

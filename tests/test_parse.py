@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.events import EventStream
 from pipelines.ingest.parse import ParseRules, parse
+from pipelines.model.events import EventStream
 
 TIME = '"t":"2026-01-01T00:00:00Z"'
 LIMIT = 1000

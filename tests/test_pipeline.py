@@ -193,8 +193,8 @@ def test_settle_with_nothing_new_looks_nothing_up(replay: Any) -> None:
 
 
 def test_a_foreign_schema_in_the_lake_is_refused(replay: Any) -> None:
-    from pipelines.errors import LakeError
     from pipelines.lake import Lake
+    from pipelines.model.errors import LakeError
 
     pipeline = replay()
     other = pipeline.config.model_copy(

@@ -10,9 +10,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines import sink
-from pipelines.events import Streams
 from pipelines.generate.model import DayModel, generate_day
 from pipelines.jobs import join as join_job
+from pipelines.model.events import Streams
 from pipelines.settle import run as settle_run
 from tests import oracle
 

@@ -18,9 +18,9 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Config
 from pipelines.configfile import load_config
-from pipelines.errors import RejoinError
 from pipelines.jobs.tables import export, show
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
 from pipelines.observe.entries import latest_and_recent, read_facts
 from pipelines.observe.explain import explain
 from pipelines.observe.reader import LocalReader, SparkReader, open_reader, rows_of

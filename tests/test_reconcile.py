@@ -12,8 +12,8 @@ import pytest
 from pipelines.control.facts import Fact
 from pipelines.control.lease import leased
 from pipelines.control.store import append, read_facts
-from pipelines.errors import RejoinError
-from pipelines.instants import now_us
+from pipelines.model.errors import RejoinError
+from pipelines.model.time import now_us
 from pipelines.reconcile.report import to_dict, to_html, to_text
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.run import reconcile

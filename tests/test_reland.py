@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.datafiles import commit_as
-from pipelines.errors import LakeError, RejoinError
 from pipelines.ingest.reland import Relanded
 from pipelines.jobs.reland import report_reland
+from pipelines.model.errors import LakeError, RejoinError
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.report import to_html, to_text
 from pipelines.reconcile.result import Reconciliation

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.control.rule import registered_rule
 from pipelines.control.store import read_facts
-from pipelines.errors import LakeError
+from pipelines.model.errors import LakeError
 from tests import oracle
 from tests.builders import play, shown
 from tests.replay import Replay

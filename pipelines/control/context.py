@@ -9,8 +9,8 @@ from pipelines.config import Config
 from pipelines.control.facts import Fact, Facts
 from pipelines.control.rule import registered_rule, require_rule, require_same
 from pipelines.control.store import EVERY_SECONDS, Control
-from pipelines.errors import LakeError
 from pipelines.lake import Lake
+from pipelines.model.errors import LakeError
 from pipelines.model.rule import Rule
 from pipelines.observe.ledger import Ledger
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from pipelines.durations import parse_duration
-from pipelines.instants import now_us
+from pipelines.model.durations import parse_duration
+from pipelines.model.time import now_us
 
 _GREATEST = ("horizon", "handoff", "distrust", "idle", "settled", "lease")
 NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams")

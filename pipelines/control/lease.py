@@ -13,9 +13,9 @@ import structlog
 
 from pipelines.control.facts import Fact
 from pipelines.control.store import append, read_facts
-from pipelines.errors import RejoinError
-from pipelines.instants import iso, now_us
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
+from pipelines.model.time import iso, now_us
 
 LEASE_SECONDS = 600
 

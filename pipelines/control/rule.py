@@ -6,8 +6,8 @@ making fails on it, is tried again, and finds the other rule (`pipelines.sink`);
 
 from pipelines.config import Config
 from pipelines.control.takeover import rule_of_0_1
-from pipelines.errors import LakeError
 from pipelines.lake import Lake, conflict_retries
+from pipelines.model.errors import LakeError
 from pipelines.model.rule import RegisteredRule, Rule
 
 PROPERTY = "rejoin.rule"

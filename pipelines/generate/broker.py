@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.errors import RejoinError
+from pipelines.model.errors import RejoinError
 
 _STARTS_WITHIN = 60.0
 _STOPS_WITHIN = 20.0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import Config, StreamConfig
-from pipelines.instants import iso, to_micros
+from pipelines.model.time import iso, to_micros
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

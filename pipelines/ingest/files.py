@@ -7,7 +7,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config import FilesSource, TriggerConfig
-from pipelines.errors import SourceError
+from pipelines.model.errors import SourceError
 from pipelines.references import resolve
 
 FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pipelines.config import Config
 from pipelines.control.facts import Fact
 from pipelines.control.store import Control
-from pipelines.durations import micros
 from pipelines.ingest.writer import BronzeWriter
+from pipelines.model.durations import micros
 from pipelines.session import behind_connect
 
 

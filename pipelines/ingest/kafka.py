@@ -11,11 +11,11 @@ from pyspark.sql import functions as F
 
 from pipelines.avro_values import read_schema
 from pipelines.config import KafkaSource
-from pipelines.durations import micros
 from pipelines.ingest.avro import decoded
 from pipelines.kafka_client import partition_count
 from pipelines.kafka_connection import resolved_options, servers_of
 from pipelines.kafka_options import for_java
+from pipelines.model.durations import micros
 
 _EARLIEST = -2  # as Spark's option says it
 

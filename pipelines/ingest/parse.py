@@ -28,9 +28,9 @@ from pyspark.sql.types import (
 )
 
 from pipelines.config import Config
-from pipelines.durations import micros
-from pipelines.events import EventStream
-from pipelines.instants import to_micros
+from pipelines.model.durations import micros
+from pipelines.model.events import EventStream
+from pipelines.model.time import to_micros
 
 
 class Reason(str, Enum):

@@ -9,11 +9,11 @@ from pipelines.checkpoints import kafka_offsets
 from pipelines.config import FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import Gap, accepted, find_gaps
-from pipelines.errors import SourceError
-from pipelines.events import EventStream
 from pipelines.ingest.state import WriterState
 from pipelines.kafka_client import Topic, topic_id, topic_now
 from pipelines.lake import Lake
+from pipelines.model.errors import SourceError
+from pipelines.model.events import EventStream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
 from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
-from pipelines.events import EventStream
 from pipelines.ingest.files import FILE_NAMES, landed_lines
 from pipelines.ingest.kafka import read_kafka_ranges
 from pipelines.ingest.parse import parse, rules_of
@@ -32,6 +31,7 @@ from pipelines.ingest.position import position
 from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
 from pipelines.ingest.state import WriterState
 from pipelines.lake import Lake
+from pipelines.model.events import EventStream
 from pipelines.references import resolve
 from pipelines.tablelog import RELAND, Commit
 

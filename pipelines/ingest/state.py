@@ -13,9 +13,9 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact, Facts
-from pipelines.durations import micros
-from pipelines.events import EventStream
 from pipelines.lake import Lake
+from pipelines.model.durations import micros
+from pipelines.model.events import EventStream
 from pipelines.tablelog import Commit
 
 KEY = "rejoin.ingest"

@@ -20,19 +20,19 @@ from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from pipelines.config import FilesSource, KafkaSource
-from pipelines.durations import micros
-from pipelines.events import EventStream
-from pipelines.histogram import Histogram, cumulative
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse import is_decoded
 from pipelines.ingest.position import Position
 from pipelines.ingest.recovery import ORIGIN, Recovery, payload
 from pipelines.ingest.state import KEY, StreamProgress, WriterState
-from pipelines.instants import now_us
 from pipelines.lake import Lake, at
+from pipelines.model.durations import micros
+from pipelines.model.events import EventStream
+from pipelines.model.histogram import Histogram, cumulative
+from pipelines.model.schemas import QUARANTINE_SCHEMA
+from pipelines.model.time import now_us
 from pipelines.observe.ledger import Entry
 from pipelines.observe.phases import Laps
-from pipelines.schemas import QUARANTINE_SCHEMA
 
 # One lock a stream and process: held while a micro-batch lands. In the module, not in the writer, because Spark Connect pickles a
 # `foreachBatch` function.

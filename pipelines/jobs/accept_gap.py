@@ -3,11 +3,11 @@
 from pipelines.config import Config, KafkaSource
 from pipelines.control.context import open_context
 from pipelines.control.gaps import Gap, acceptance, after
-from pipelines.errors import ConfigError
 from pipelines.ingest.position import position
 from pipelines.ingest.state import read_progress
 from pipelines.kafka_client import topic_now
 from pipelines.lake import Lake
+from pipelines.model.errors import ConfigError
 
 
 def kafka_source(config: Config, stream: str) -> KafkaSource:

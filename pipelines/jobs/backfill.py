@@ -14,10 +14,10 @@ from pipelines.config import Config
 from pipelines.control.context import Context, open_context
 from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule
-from pipelines.durations import micros
-from pipelines.errors import ConfigError
 from pipelines.jobs.settle import open_settle
 from pipelines.lake import Lake, conflict_retries
+from pipelines.model.durations import micros
+from pipelines.model.errors import ConfigError
 from pipelines.model.rule import RegisteredRule, Rule
 from pipelines.reconcile.compare.batch import attribute, outcome_events
 

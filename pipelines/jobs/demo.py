@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from pipelines.config import Config, KafkaSource
-from pipelines.errors import RejoinError
 from pipelines.generate.files import Wave, waves
 from pipelines.generate.model import DayModel, generate_day
 from pipelines.jobs.generate import deliver, targets_of
@@ -21,6 +20,7 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range
 

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.errors import RejoinError, first_line
+from pipelines.model.errors import RejoinError, first_line
 
 _POLL_SECONDS = 0.5
 _DRAIN_POLL_SECONDS = 0.05

@@ -11,8 +11,6 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.config import Config, KafkaSource
 from pipelines.control.context import Context, open_context
-from pipelines.errors import RejoinError
-from pipelines.events import EventStream
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse import parse, rules_of
@@ -22,6 +20,8 @@ from pipelines.ingest.state import read_progress
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
+from pipelines.model.events import EventStream
 
 
 def ingest(lake: Lake, config: Config, *, once: bool) -> None:

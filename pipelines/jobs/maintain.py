@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pipelines.compaction import closed_event_dates_before, compact_closed
 from pipelines.control.store import prune, read_facts
-from pipelines.durations import format_duration
 from pipelines.lake import Lake
+from pipelines.model.durations import format_duration
 from pipelines.session import set_within
 
 # `pipelines.tablelog` tells from that whether older versions can still be read.

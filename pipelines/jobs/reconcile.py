@@ -8,8 +8,8 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.control.lease import leased
 from pipelines.control.rule import registered_rule, require_same
-from pipelines.errors import ConfigError
 from pipelines.lake import Lake
+from pipelines.model.errors import ConfigError
 from pipelines.model.rule import Rule
 from pipelines.reconcile.report import to_dict, write_files
 from pipelines.reconcile.report.history import write_history

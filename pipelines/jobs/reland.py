@@ -2,9 +2,9 @@
 
 from pipelines.config import Config
 from pipelines.control.lease import leased
-from pipelines.errors import RejoinError
 from pipelines.ingest.reland import Relanded, reland
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
 
 
 def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Config
-from pipelines.errors import RejoinError
+from pipelines.model.errors import RejoinError
 from pipelines.observe.reader import TableReader, table_names
 
 FORMATS = (".parquet", ".csv", ".jsonl")

@@ -15,7 +15,7 @@ from pyspark.sql.streaming.listener import (
     StreamingQueryListener,
 )
 
-from pipelines.instants import to_micros
+from pipelines.model.time import to_micros
 from pipelines.observe.ledger import Entry
 from pipelines.observe.phases import noted
 

@@ -19,11 +19,11 @@ from pyspark.sql import functions as F
 from pipelines.config import TriggerConfig
 from pipelines.control.context import Context
 from pipelines.control.facts import Fact
-from pipelines.durations import format_duration, micros
-from pipelines.events import EventStream
 from pipelines.ingest.state import KEY, StreamProgress, read_progress
-from pipelines.instants import iso
 from pipelines.lake import Lake, at
+from pipelines.model.durations import format_duration, micros
+from pipelines.model.events import EventStream
+from pipelines.model.time import iso
 from pipelines.tablelog import Commit, files_taken
 
 _UNLIMITED = str(2**31 - 1)

@@ -5,9 +5,9 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.durations import micros
-from pipelines.errors import UnboundedStateError
-from pipelines.events import Streams
+from pipelines.model.durations import micros
+from pipelines.model.errors import UnboundedStateError
+from pipelines.model.events import Streams
 
 WATERMARK_METADATA = "spark.watermarkDelayMs"
 

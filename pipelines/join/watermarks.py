@@ -28,7 +28,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.events import EventStream
+from pipelines.model.events import EventStream
 
 _EPOCH = "TIMESTAMP'1970-01-01 00:00:00'"
 _NEVER = "TIMESTAMP'0001-01-02 00:00:00'"

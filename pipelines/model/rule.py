@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.durations import format_duration, parse_duration
+from pipelines.model.durations import format_duration, parse_duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipelines.avro_values import read_schema
 from pipelines.config import Config, KafkaSource
-from pipelines.errors import RejoinError
 from pipelines.ingest.files import FILE_NAMES
 from pipelines.kafka_client import partition_count
 from pipelines.lake import Lake
+from pipelines.model.errors import RejoinError
 from pipelines.references import resolve
 
 # A table's log with more files in its directory makes each micro-batch slow: 16 us a file were measured for each of some twenty

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.control.facts import Facts
-from pipelines.instants import EPOCH
+from pipelines.model.time import EPOCH
 from pipelines.observe.lag import RECENT_US, Entry
 from pipelines.observe.reader import Condition, TableReader, rows_of
 

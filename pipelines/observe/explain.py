@@ -6,10 +6,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pipelines.config import Config, StreamConfig
-from pipelines.durations import format_duration, micros
-from pipelines.errors import RejoinError
-from pipelines.instants import EPOCH, iso
+from pipelines.model.durations import format_duration, micros
+from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule
+from pipelines.model.time import EPOCH, iso
 from pipelines.observe.entries import read_facts
 from pipelines.observe.reader import Condition, TableReader, rows_of
 

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from pipelines.control.facts import Fact, Facts
-from pipelines.instants import iso
-from pipelines.readable import about, size
+from pipelines.model.format import about, size
+from pipelines.model.time import iso
 
 RECENT_US = 600_000_000
 

@@ -15,12 +15,12 @@ from pyarrow import json as arrow_json
 from pydantic_core import from_json
 
 from pipelines.config import Config
-from pipelines.durations import format_duration
-from pipelines.histogram import ENDS, NAMES, Histogram
-from pipelines.instants import EPOCH, iso
+from pipelines.model.durations import format_duration
+from pipelines.model.format import size
+from pipelines.model.histogram import ENDS, NAMES, Histogram
+from pipelines.model.time import EPOCH, iso
 from pipelines.observe.entries import last_days
 from pipelines.observe.reader import SparkReader, TableReader, rows_of
-from pipelines.readable import size
 
 if TYPE_CHECKING:
     from pipelines.lake import Lake

@@ -17,9 +17,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
-from pipelines.instants import now_us
 from pipelines.lake import Lake, at
-from pipelines.schemas import LEDGER_SCHEMA
+from pipelines.model.schemas import LEDGER_SCHEMA
+from pipelines.model.time import now_us
 
 _EVERY_SECONDS = 60.0
 _TIMES = ("started_at", "finished_at", "watermark", "horizon")

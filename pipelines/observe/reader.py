@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from pipelines.config import Config
-from pipelines.errors import RejoinError
+from pipelines.model.errors import RejoinError
 from pipelines.references import resolve
 
 if TYPE_CHECKING:

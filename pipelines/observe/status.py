@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
-from pipelines.instants import iso, now_us
+from pipelines.model.format import LINE_WIDTH, about, size
+from pipelines.model.time import iso, now_us
 from pipelines.observe.entries import last_days, latest_and_recent, read_facts
 from pipelines.observe.lag import (
     Entry,
@@ -27,7 +28,6 @@ from pipelines.observe.lag import (
 )
 from pipelines.observe.lateness import Lateness, lateness_lines, lateness_of
 from pipelines.observe.reader import TableReader, rows_of
-from pipelines.readable import LINE_WIDTH, about, size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.datafiles import dates_of
-from pipelines.events import EventStream
 from pipelines.lake import Lake, is_gone
+from pipelines.model.events import EventStream
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.audit.history import foreign_table_commits
 from pipelines.reconcile.compare.comparison import Sides

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from pipelines.errors import ConfigError
+from pipelines.model.errors import ConfigError
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 

@@ -14,10 +14,10 @@ from pyspark.sql import functions as F
 from pipelines import __version__
 from pipelines.config import Config
 from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates
-from pipelines.durations import format_duration
-from pipelines.instants import now_us
 from pipelines.lake import Lake
+from pipelines.model.durations import format_duration
 from pipelines.model.rule import Rule
+from pipelines.model.time import now_us
 from pipelines.observe.lateness import read_lateness
 from pipelines.reconcile.audit.bronze import StreamAudit, audit_bronze
 from pipelines.reconcile.causes import Cause, with_causes

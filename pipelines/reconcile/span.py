@@ -8,7 +8,7 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.durations import micros
+from pipelines.model.durations import micros
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.events import Streams
-from pipelines.histogram import Histogram, cumulative
-from pipelines.instants import EPOCH
 from pipelines.lake import at
+from pipelines.model.events import Streams
+from pipelines.model.histogram import Histogram, cumulative
+from pipelines.model.time import EPOCH
 
 DAY_US = 86_400_000_000
 

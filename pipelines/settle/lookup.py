@@ -8,10 +8,10 @@ from operator import or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.durations import micros
-from pipelines.events import Streams
-from pipelines.instants import EPOCH
 from pipelines.lake import at
+from pipelines.model.durations import micros
+from pipelines.model.events import Streams
+from pipelines.model.time import EPOCH
 
 HOUR_US = 3_600_000_000
 _DAY_US = 24 * HOUR_US

@@ -10,7 +10,7 @@ from pipelines.control.context import Context
 from pipelines.control.facts import Fact, Settled
 from pipelines.control.position import KEY, settled_position
 from pipelines.ingest.state import Landed, landed_since
-from pipelines.instants import now_us
+from pipelines.model.time import now_us
 from pipelines.observe.ledger import Entry
 from pipelines.observe.phases import Laps
 from pipelines.settle.figures import Final, LookupStats, became_final, lookup_stats

@@ -20,9 +20,9 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.durations import micros
-from pipelines.events import Streams
 from pipelines.lake import at
+from pipelines.model.durations import micros
+from pipelines.model.events import Streams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.events import Streams
+from pipelines.model.events import Streams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipelines.instants import iso
 from pipelines.lake import Lake
+from pipelines.model.time import iso
 from pipelines.tablelog import INGEST, RELAND, Commit
 
 _REMOVED = ("numDeletedRows", "numTargetRowsDeleted")

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from pipelines.config import KafkaSource
 from pipelines.control.gaps import Acceptance, accepted
 from pipelines.control.store import read_facts
-from pipelines.events import EventStream
 from pipelines.ingest.reland import consumed_offsets
 from pipelines.lake import Lake, at
+from pipelines.model.events import EventStream
 
 
 @dataclass(frozen=True, kw_only=True)

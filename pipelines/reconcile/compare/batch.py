@@ -4,7 +4,7 @@ Rows of one key are sorted by time, exposures before outcomes of the same instan
 values. The last exposure before an outcome in that order is the greatest by DESIGN section 2's rule; it is the answer if it lies
 within the attribution window. No join, no range condition, no aggregate of candidates.
 
-The rule is written here a second time, from DESIGN section 2, so that a mistake in `pipelines.events` or a lane shows.
+The rule is written here a second time, from DESIGN section 2, so that a mistake in `pipelines.model.events` or a lane shows.
 """
 
 from functools import reduce
@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
-from pipelines.events import EventStream, Streams
+from pipelines.model.events import EventStream, Streams
 from pipelines.model.rule import Rule
 
 # The keys of so many outcomes fit into memory.

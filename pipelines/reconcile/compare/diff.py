@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
 from pipelines.config import ColumnTolerance
-from pipelines.durations import micros
-from pipelines.events import Streams
+from pipelines.model.durations import micros
+from pipelines.model.events import Streams
 
 
 class DiffClass(str, Enum):

@@ -7,8 +7,8 @@ from pyspark.sql import DataFrame
 from pipelines.control.facts import Settled
 from pipelines.control.position import settled_position
 from pipelines.control.store import read_facts
-from pipelines.errors import LakeError
 from pipelines.lake import Lake, is_gone
+from pipelines.model.errors import LakeError
 from pipelines.tablelog import RELAND, files_taken
 
 # The bound before the join has published any horizon: earlier than every event.

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.instants import iso
+from pipelines.model.time import iso
 from pipelines.reconcile.compare.pins import NOTHING_FINAL
 from pipelines.reconcile.result import Reconciliation
 

@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from pipelines.lake import Lake
+from pipelines.model.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
 from pipelines.reconcile.result import Reconciliation
-from pipelines.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
 
 _RUNS_SHOWN = 60
 

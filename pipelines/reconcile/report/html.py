@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from pipelines.readable import size
+from pipelines.model.format import size
 from pipelines.reconcile.report.document import notes, to_dict, to_json, verdict_sentence
 from pipelines.reconcile.report.text import to_text
 from pipelines.reconcile.result import Reconciliation

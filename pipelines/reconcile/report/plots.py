@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from pipelines.histogram import END_OF, NAMES, Histogram
+from pipelines.model.histogram import END_OF, NAMES, Histogram
 from pipelines.observe.lateness import Lateness
 from pipelines.reconcile.compare.diff import HourSummary
 from pipelines.reconcile.report.history import EarlierRun

@@ -56,6 +56,6 @@ def first_line(error: BaseException) -> str:
     text = _CALLING.sub("", text)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\tat", "  File", "    "))]
     lines = [_CLASSES.sub("", line.removeprefix("Caused by: ")) for line in lines]
-    own = [line.removeprefix("pipelines.errors.") for line in lines if line.startswith("pipelines.errors.")]
+    own = [line.removeprefix("pipelines.model.errors.") for line in lines if line.startswith("pipelines.model.errors.")]
     named = [line for line in lines if line.startswith("[")]
     return (own or named or lines or [type(error).__name__])[0]

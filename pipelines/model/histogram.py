@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from pipelines.durations import format_duration, micros, parse_duration
+from pipelines.model.durations import format_duration, micros, parse_duration
 
 if TYPE_CHECKING:
     from pyspark.sql import Column

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pyspark.sql.types import BooleanType, DateType, IntegerType, LongType, StringType, StructField, StructType, TimestampType
 
-from pipelines.events import Streams
+from pipelines.model.events import Streams
 
 QUARANTINE_SCHEMA = StructType(
     [
