@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from workloads import ROOT, WORKLOADS, generate  # noqa: E402
 
-from pipelines.config import SparkConfig  # noqa: E402
+from pipelines.config.model import SparkConfig  # noqa: E402
 from pipelines.ingest.files import landed_lines  # noqa: E402
 from pipelines.session import spark_session  # noqa: E402
 

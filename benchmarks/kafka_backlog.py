@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from processes import measured  # noqa: E402
 
-from pipelines.configfile import load_config  # noqa: E402
+from pipelines.config.load import load_config  # noqa: E402
 from pipelines.generate.broker import local_broker  # noqa: E402
 from pipelines.kafka_client import create_topic, produce  # noqa: E402
 

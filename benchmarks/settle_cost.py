@@ -17,7 +17,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
 from pipelines.jobs.join import join
 from pipelines.jobs.settle import settle
 from pipelines.lake import Lake, at

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config import KafkaSource
+from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker
 from pipelines.kafka_client import create_topic, produce
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import fastavro
 
-from pipelines.config import ValueConfig
+from pipelines.config.model import ValueConfig
+from pipelines.config.secrets import resolve
 from pipelines.model.errors import ConfigError
-from pipelines.references import resolve
 
 _MAGIC, _FRAME = b"\0", 5
 

@@ -21,7 +21,7 @@ from pipelines import __version__
 from pipelines.model.errors import ConfigError, RejoinError, first_line, is_interrupted
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from pipelines.config.model import Config
     from pipelines.lake import Lake
     from pipelines.observe.reader import TableReader
     from pipelines.settle.run import SettleResult
@@ -422,7 +422,7 @@ def default_configuration() -> Path:
 
 
 def _configuration(conf: Path | None, sets: list[str] | None) -> "Config":
-    from pipelines.configfile import load_config
+    from pipelines.config.load import load_config
 
     return load_config(conf or default_configuration(), sets or [])
 

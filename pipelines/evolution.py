@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from pyspark.sql.types import DataType, DecimalType, StructField, StructType
 
-from pipelines.config import PARTITION_COLUMNS
 from pipelines.model.errors import LakeError
+from pipelines.model.names import PARTITION_COLUMNS
 
 _WIDER = {
     "tinyint": ("smallint", "int", "bigint", "double"),

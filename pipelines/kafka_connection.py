@@ -14,10 +14,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from pipelines.config import KafkaSource
-from pipelines.kafka_options import FILES, check, for_librdkafka
+from pipelines.config.kafka_options import FILES, check, for_librdkafka
+from pipelines.config.model import KafkaSource
+from pipelines.config.secrets import resolve
 from pipelines.model.errors import ConfigError, SourceError
-from pipelines.references import resolve
 
 TIMEOUT = 15.0
 # How long each attempt waits for an answer; and the one by which a broker that is being restarted would have shown itself.

@@ -21,12 +21,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, TimestampType
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from pipelines.config import Config
+from pipelines.config.model import Config
+from pipelines.config.secrets import resolve
 from pipelines.evolution import alterations
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
 from pipelines.model.schemas import TableSpec, table_specs
-from pipelines.references import resolve
 from pipelines.tablelog import Commit
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli import default_configuration
-from pipelines.config import Config
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
+from pipelines.config.model import Config
 from pipelines.lake import Lake
 from pipelines.model.errors import ConfigError
 from pipelines.reconcile.span import Range

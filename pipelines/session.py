@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipelines.config import SparkConfig
+from pipelines.config.model import SparkConfig
 from pipelines.model.errors import RejoinError
 
 JARS_DIR = "REJOIN_JARS"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.config import Config, SparkConfig
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
+from pipelines.config.model import Config, SparkConfig
 from pipelines.generate.broker import Broker, local_broker
 from pipelines.lake import Lake
 from pipelines.session import spark_session

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
-from pipelines.config import KafkaSource
+from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker
 from pipelines.kafka_client import create_topic, produce
 from tests.builders import play, shown

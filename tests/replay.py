@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DateType, TimestampType
 
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
 from pipelines.ingest.reland import Relanded
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join

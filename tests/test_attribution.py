@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.join.stream_join import hot_candidates
 from pipelines.model.errors import UnboundedStateError
 from pipelines.model.events import Streams

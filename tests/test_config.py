@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli, references
-from pipelines.configfile import load_config
+from pipelines import cli
+from pipelines.config import secrets
+from pipelines.config.load import load_config
+from pipelines.config.secrets import resolve
 from pipelines.control import gaps
 from pipelines.model import durations, errors, format, time
 from pipelines.model.durations import format_duration, parse_duration
 from pipelines.model.errors import ConfigError
-from pipelines.references import resolve
 
 CONF = Path(__file__).parent.parent / "conf"
 PLAYBACK = CONF / "playback.yml"
@@ -121,7 +122,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, time, format, references, gaps, errors):
+    for module in (durations, cli, time, format, secrets, gaps, errors):
         assert doctest.testmod(module).failed == 0
 
 

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StructType
 
-from pipelines.config import ColumnTolerance, Config
+from pipelines.config.model import ColumnTolerance, Config
 from pipelines.model.events import Streams
 from pipelines.reconcile.compare.diff import HourSummary, compare, summarise
 from tests.builders import play

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.model.errors import ConfigError
 from pipelines.reconcile.expectations import SUITES, load_suites, suites_directory, validate
 from pipelines.reconcile.summary import parameters

@@ -4,7 +4,7 @@ import json
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
 from pipelines.generate.model import DayModel
 from pipelines.jobs.generate import run_generate
 

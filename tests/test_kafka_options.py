@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.configfile import load_config
-from pipelines.kafka_options import for_java, for_librdkafka
+from pipelines.config.kafka_options import for_java, for_librdkafka
+from pipelines.config.load import load_config
 from pipelines.model.errors import ConfigError
 
 PLAYBACK = Path(__file__).parent.parent / "conf" / "playback.yml"

@@ -18,8 +18,8 @@ from confluent_kafka.admin import (
 )
 from pyspark.sql import SparkSession
 
-from pipelines.config import KafkaSource
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
+from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker, local_broker
 from pipelines.ingest.kafka import read_kafka
 from pipelines.jobs.ingest import ingest

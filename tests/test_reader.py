@@ -16,8 +16,8 @@ from deltalake import DeltaTable, write_deltalake
 from pyarrow import parquet
 from pyspark.sql import SparkSession
 
-from pipelines.config import Config
-from pipelines.configfile import load_config
+from pipelines.config.load import load_config
+from pipelines.config.model import Config
 from pipelines.jobs.tables import export, show
 from pipelines.lake import Lake
 from pipelines.model.errors import RejoinError

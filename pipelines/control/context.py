@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.facts import Fact, Facts
 from pipelines.control.rule import registered_rule, require_rule, require_same
 from pipelines.control.store import EVERY_SECONDS, Control

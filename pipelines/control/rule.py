@@ -4,7 +4,7 @@ A lane reads it once, at its start. A change of it is a commit of the table's me
 making fails on it, is tried again, and finds the other rule (`pipelines.sink`); a lane between two MERGEs looks once a minute.
 """
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.takeover import rule_of_0_1
 from pipelines.lake import Lake, conflict_retries
 from pipelines.model.errors import LakeError

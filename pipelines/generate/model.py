@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.config import Config, StreamConfig
+from pipelines.config.model import Config, StreamConfig
 from pipelines.model.time import iso, to_micros
 
 SECOND = 1_000_000

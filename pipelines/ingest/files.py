@@ -6,9 +6,9 @@ import structlog
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.config import FilesSource, TriggerConfig
+from pipelines.config.model import FilesSource, TriggerConfig
+from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
-from pipelines.references import resolve
 
 FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
 

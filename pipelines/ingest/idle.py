@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.facts import Fact
 from pipelines.control.store import Control
 from pipelines.ingest.writer import BronzeWriter

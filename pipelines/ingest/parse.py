@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
 from pipelines.model.time import to_micros

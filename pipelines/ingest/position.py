@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import kafka_offsets
-from pipelines.config import FilesSource, KafkaSource
+from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import Gap, accepted, find_gaps
 from pipelines.ingest.state import WriterState

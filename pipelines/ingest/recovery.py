@@ -15,12 +15,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import files_read
-from pipelines.config import FilesSource, KafkaSource
+from pipelines.config.model import FilesSource, KafkaSource
+from pipelines.config.secrets import resolve
 from pipelines.ingest.files import FILE_NAMES
 from pipelines.ingest.position import Position, landed_offsets
 from pipelines.lake import Lake
 from pipelines.model.events import EventStream
-from pipelines.references import resolve
 
 # What a line came from: a file, or a place in Kafka. A topic that was made again counts offsets from 0: so the time, too.
 ORIGIN = ("source", "source_partition", "source_offset", "source_time")

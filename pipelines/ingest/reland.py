@@ -19,7 +19,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import files_read, kafka_start
-from pipelines.config import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
@@ -32,7 +33,6 @@ from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
 from pipelines.ingest.state import WriterState
 from pipelines.lake import Lake
 from pipelines.model.events import EventStream
-from pipelines.references import resolve
 from pipelines.tablelog import RELAND, Commit
 
 _WITHOUT_ROWS = "without_rows"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.config import FilesSource, KafkaSource, TriggerConfig
+from pipelines.config.model import FilesSource, KafkaSource, TriggerConfig
 from pipelines.ingest.files import read_files
 from pipelines.ingest.kafka import read_kafka
 

@@ -19,7 +19,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
-from pipelines.config import FilesSource, KafkaSource
+from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse import is_decoded
 from pipelines.ingest.position import Position

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.context import Context, open_context
 from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.config import Config, KafkaSource
+from pipelines.config.model import Config, KafkaSource
 from pipelines.generate.files import Wave, waves
 from pipelines.generate.model import DayModel, generate_day
 from pipelines.jobs.generate import deliver, targets_of

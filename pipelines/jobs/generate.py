@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.avro_values import NotAvroError, from_json, read_schema
-from pipelines.config import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.secrets import resolve
 from pipelines.generate.files import Wave, waves, write_lines
 from pipelines.generate.model import DayModel, generate_day
 from pipelines.kafka_client import create_topic, produce
-from pipelines.references import resolve
 
 _PARTITIONS = 2
 Progress = Callable[[str, int], None]

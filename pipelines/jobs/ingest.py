@@ -9,7 +9,7 @@ from functools import partial
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.config import Config, KafkaSource
+from pipelines.config.model import Config, KafkaSource
 from pipelines.control.context import Context, open_context
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.landings import Landings

@@ -11,7 +11,7 @@ import structlog
 from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.context import Context, open_context
 from pipelines.control.facts import Fact
 from pipelines.ingest.landings import Landings

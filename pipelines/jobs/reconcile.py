@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.lease import leased
 from pipelines.control.rule import registered_rule, require_same
 from pipelines.lake import Lake

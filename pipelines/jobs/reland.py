@@ -1,6 +1,6 @@
 """Reland: read a stream's source again and land what bronze lacks."""
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.lease import leased
 from pipelines.ingest.reland import Relanded, reland
 from pipelines.lake import Lake

@@ -3,7 +3,7 @@
 import time
 
 from pipelines.compaction import Compaction
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.context import open_context
 from pipelines.ingest.landings import Landings
 from pipelines.jobs.driving import wait

@@ -3,7 +3,7 @@
 import time
 
 from pipelines.compaction import Compaction
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.context import Context, open_context
 from pipelines.lake import Lake
 from pipelines.settle.run import Earliest, Settle, SettleResult

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.model.errors import RejoinError
 from pipelines.observe.reader import TableReader, table_names
 

@@ -16,7 +16,7 @@ import structlog
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import TriggerConfig
+from pipelines.config.model import TriggerConfig
 from pipelines.control.context import Context
 from pipelines.control.facts import Fact
 from pipelines.ingest.state import KEY, StreamProgress, read_progress

@@ -21,7 +21,8 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.config import Config, Role
+from pipelines.config.model import Config
+from pipelines.model.names import Role
 
 _UTC_TIMESTAMP = TimestampType()
 _MICROSECONDS = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.model.durations import format_duration, parse_duration
 
 

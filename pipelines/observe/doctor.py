@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.avro_values import read_schema
-from pipelines.config import Config, KafkaSource
+from pipelines.config.model import Config, KafkaSource
+from pipelines.config.secrets import resolve
 from pipelines.ingest.files import FILE_NAMES
 from pipelines.kafka_client import partition_count
 from pipelines.lake import Lake
 from pipelines.model.errors import RejoinError
-from pipelines.references import resolve
 
 # A table's log with more files in its directory makes each micro-batch slow: 16 us a file were measured for each of some twenty
 # listings (docs/scale.md).

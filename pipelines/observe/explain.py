@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from pipelines.config import Config, StreamConfig
+from pipelines.config.model import Config, StreamConfig
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 from pydantic_core import from_json
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.model.durations import format_duration
 from pipelines.model.format import size
 from pipelines.model.histogram import ENDS, NAMES, Histogram

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from pipelines.config import Config
+from pipelines.config.model import Config
+from pipelines.config.secrets import resolve
 from pipelines.model.errors import RejoinError
-from pipelines.references import resolve
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

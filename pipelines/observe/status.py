@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.model.format import LINE_WIDTH, about, size

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines import __version__
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates
 from pipelines.lake import Lake
 from pipelines.model.durations import format_duration

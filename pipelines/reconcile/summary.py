@@ -4,7 +4,7 @@ from datetime import date
 
 import pandas as pd
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.reconcile.compare.diff import HourSummary
 from pipelines.reconcile.result import Reconciliation
 

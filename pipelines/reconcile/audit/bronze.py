@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.checkpoints import files_read
-from pipelines.config import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.datafiles import gone_files, reading_around, unreadable_rows
 from pipelines.ingest.reland import files_without_rows, location
 from pipelines.lake import Lake, at

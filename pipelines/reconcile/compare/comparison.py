@@ -6,7 +6,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import Config
+from pipelines.config.model import Config
 from pipelines.lake import Lake, at
 from pipelines.model.rule import Rule
 from pipelines.reconcile.audit.books import Books, balance

@@ -19,7 +19,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
-from pipelines.config import ColumnTolerance
+from pipelines.config.model import ColumnTolerance
 from pipelines.model.durations import micros
 from pipelines.model.events import Streams
 

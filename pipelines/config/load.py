@@ -1,4 +1,4 @@
-"""Reading a configuration: YAML and overrides into `pipelines.config`'s models, every mistake told in one line.
+"""Reading a configuration: YAML and overrides into `pipelines.config.model`'s models, every mistake told in one line.
 
 A mistake is a `ConfigError`: the file (or `--set`), the key path, what is wrong, what is allowed.
 """
@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipelines.config import Config, FilesSource, KafkaSource, StreamConfig
+from pipelines.config.model import Config, FilesSource, KafkaSource, StreamConfig
 from pipelines.model.errors import ConfigError
 
 _SOURCES = {"files": FilesSource, "kafka": KafkaSource}

@@ -37,7 +37,7 @@ def _look_up(kind: str, name: str, where: str) -> str:
     if not scope or not key or ".." in (scope, key) or "/" in key:
         raise ConfigError(f"{where}: ${{secret:{name}}} must read ${{secret:scope/key}}")
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
-        return _databricks_secret(scope, key)
+        return _databricks_secret(scope, key, where)
     folder = os.environ.get(SECRETS_DIR)
     if not folder:
         raise ConfigError(f"{where}: ${{secret:{name}}} needs {SECRETS_DIR}, a directory that holds scope/key files")
@@ -47,9 +47,11 @@ def _look_up(kind: str, name: str, where: str) -> str:
         raise ConfigError(f"{where}: secret {scope}/{key} cannot be read under {SECRETS_DIR}: {error.strerror}") from None
 
 
-def _databricks_secret(scope: str, key: str) -> str:
+def _databricks_secret(scope: str, key: str, where: str) -> str:
     from pyspark.dbutils import DBUtils  # type: ignore[import-not-found]  # only on Databricks
+    from pyspark.sql import SparkSession
 
-    from pipelines.session import spark_session
-
-    return str(DBUtils(spark_session()).secrets.get(scope, key))
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise ConfigError(f"{where}: secret {scope}/{key} cannot be read: no Spark session is active; start one first")
+    return str(DBUtils(session).secrets.get(scope, key))

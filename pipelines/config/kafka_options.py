@@ -10,7 +10,7 @@ Pure functions of options. A mistake is a ValueError, `name: what is wrong; what
 import re
 from collections.abc import Mapping
 
-from pipelines.references import is_reference
+from pipelines.config.secrets import is_reference
 
 SECRETS = (
     "sasl.password",

@@ -1,6 +1,6 @@
 """The configuration as typed, frozen models that are validated on load (DESIGN section 6).
 
-Paths are relative to the directory that the command runs in. Defaults live here and nowhere else. `pipelines.configfile` reads
+Paths are relative to the directory that the command runs in. Defaults live here and nowhere else. `pipelines.config.load` reads
 them from YAML.
 """
 
@@ -19,29 +19,13 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.ddl import Column, parse_ddl
-from pipelines.kafka_options import check_as_written
+from pipelines.config.ddl import Column, parse_ddl
+from pipelines.config.kafka_options import check_as_written
 from pipelines.model.durations import format_duration, parse_duration
+from pipelines.model.names import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, INTERNAL_TABLES, PARTITION_COLUMNS, Role
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Role = Literal["exposure", "outcome"]
 Partitioning = Literal["date", "hour"]
-
-# The columns that the lake adds to an event's own (DESIGN section 5), and those of an attributed row.
-PARTITION_COLUMNS = ("event_date", "event_hour")
-BRONZE_COLUMNS = (
-    "late",
-    "door_watermark",
-    "ingest_time",
-    "ingest_batch",
-    "source",
-    "source_partition",
-    "source_offset",
-    "source_time",
-    "rescued",
-)
-ATTRIBUTION_COLUMNS = ("exposure_id", "exposure_time", "attributed_by", "updated_at")
-INTERNAL_TABLES = ("quarantine", "control", "ledger", "reconciliations", "reconciliation_diffs")
 
 
 class Model(BaseModel):
@@ -73,9 +57,9 @@ class ValueConfig(Model):
 
 
 class KafkaSource(Model):
-    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see `pipelines.kafka_options`. A
-    micro-batch reads `max_offsets_per_trigger` records at most, over all partitions, so that a backlog comes in bounded pieces
-    (null: whole)."""
+    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see
+    `pipelines.config.kafka_options`. A micro-batch reads `max_offsets_per_trigger` records at most, over all partitions, so that
+    a backlog comes in bounded pieces (null: whole)."""
 
     format: Literal["kafka"]
     bootstrap_servers: str
