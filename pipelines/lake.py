@@ -23,6 +23,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.streams import streams_of
 from pipelines.evolution import alterations
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
@@ -52,7 +53,7 @@ class Lake:
     @cached_property
     def streams(self) -> Streams:
         """The two streams, as configured."""
-        return Streams.of(self.config)
+        return streams_of(self.config)
 
     @property
     def attributed(self) -> str:

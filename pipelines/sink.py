@@ -21,10 +21,10 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
+from pipelines.config.streams import rule_of
 from pipelines.control.rule import PROPERTY, registered_rule, require_same
 from pipelines.lake import Lake, at, column_list, conflict_retries
 from pipelines.model.events import Streams
-from pipelines.model.rule import Rule
 from pipelines.session import set_within
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -98,7 +98,7 @@ class AttributedSink:
         literals = ", ".join(f"DATE'{date}'" for date in dates)
         when = F.current_timestamp() if stamp is None else at(stamp)
         stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", when)
-        own = Rule.of(self.lake.config)
+        own = rule_of(self.lake.config)
         settings = {**_MATERIALISED, USER_METADATA: json.dumps({**metadata, PROPERTY: own.as_dict()}, sort_keys=True)}
         with set_within(updates.sparkSession, settings):
             condition = f"t.event_date IN ({literals}) AND {keys}"
@@ -107,7 +107,7 @@ class AttributedSink:
     def _require_same_rule(self) -> None:
         known = registered_rule(self.lake)
         if known is not None:
-            require_same(self.lake, known, Rule.of(self.lake.config))
+            require_same(self.lake, known, rule_of(self.lake.config))
 
 
 def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = False) -> DataFrame:

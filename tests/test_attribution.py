@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from pipelines.config.model import Config
+from pipelines.config.streams import streams_of
 from pipelines.join.stream_join import hot_candidates
 from pipelines.model.errors import UnboundedStateError
 from pipelines.model.events import Streams
@@ -31,7 +32,7 @@ RULE = Rule(keys=KEYS, window=WINDOW, carry=CARRY)
 
 @pytest.fixture(scope="module")
 def streams(spark: SparkSession, config: Config) -> Streams:
-    return Streams.of(config)
+    return streams_of(config)
 
 
 def frame(spark: SparkSession, events: list[dict[str, Any]], schema: Any) -> DataFrame:
@@ -109,7 +110,7 @@ def test_batch_ranks_nested_events_as_the_lanes_do(spark: SparkSession, config: 
     nested = (
         "playback_id STRING NOT NULL, event_time TIMESTAMP NOT NULL, z STRUCT<b: INT, a: ARRAY<STRUCT<d: DOUBLE, c: STRING>>>"
     )
-    stream = replace(Streams.of(config).outcome, schema=StructType.fromDDL(f"{nested}, m MAP<STRING, INT>"))
+    stream = replace(streams_of(config).outcome, schema=StructType.fromDDL(f"{nested}, m MAP<STRING, INT>"))
     lines = [
         {"playback_id": "p", "event_time": "2026-01-10T10:00:00.000001Z", "z": {"b": 1, "a": [{"d": 1.0, "c": "x"}, None]}},
         {"playback_id": "q", "event_time": "2026-01-10T10:00:00Z", "z": None, "m": {"y": 1, "x": None}},

@@ -9,13 +9,14 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
+from pipelines.config.streams import rule_of
 from pipelines.control.context import open_context
 from pipelines.control.rule import registered_rule
 from pipelines.evolution import alterations
 from pipelines.jobs.backfill import backfill
 from pipelines.jobs.settle import open_settle
 from pipelines.model.errors import ConfigError, LakeError
-from pipelines.model.rule import RegisteredRule, Rule
+from pipelines.model.rule import RegisteredRule
 from tests import oracle
 from tests.builders import play, shown
 from tests.replay import Replay
@@ -164,7 +165,7 @@ def test_a_change_of_rule_needs_a_backfill(replay: Any, changes: list[str], said
     assert pipeline.attributed() == before
     lines = list(backfill(pipeline.lake, pipeline.config, date(2026, 1, 9), None))
     assert [line.partition(":")[0] for line in lines[:-1]] == list(DAYS[1:])
-    assert registered_rule(pipeline.lake) == RegisteredRule(rule=Rule.of(pipeline.config), since=date(2026, 1, 9))
+    assert registered_rule(pipeline.lake) == RegisteredRule(rule=rule_of(pipeline.config), since=date(2026, 1, 9))
     # Late ones of a date before and of one after, and events that are on time.
     more = (
         [shown("late8", "2026-01-08T11:55:00Z"), shown("late9", "2026-01-09T11:55:00Z"), shown("new", "13:00")],

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StructType
 
 from pipelines.config.model import ColumnTolerance, Config
+from pipelines.config.streams import streams_of
 from pipelines.model.events import Streams
 from pipelines.reconcile.compare.diff import HourSummary, compare, summarise
 from tests.builders import play
@@ -16,7 +17,7 @@ from tests.builders import play
 
 @pytest.fixture(scope="module")
 def streams(config: Config) -> Streams:
-    return Streams.of(config)
+    return streams_of(config)
 
 
 def row(id: str, at: str = "10:05", date: str = "2026-01-10", exposure: str | None = "i1", **more: Any) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.control.facts import Fact, Facts
 from pipelines.control.rule import registered_rule, require_rule, require_same
 from pipelines.control.store import EVERY_SECONDS, Control
 from pipelines.lake import Lake
 from pipelines.model.errors import LakeError
-from pipelines.model.rule import Rule
 from pipelines.observe.ledger import Ledger
 
 
@@ -46,7 +46,7 @@ class Context:
         """Raise LakeError where another process has registered another rule since this one started."""
         known = registered_rule(self.lake)
         if known is not None:
-            require_same(self.lake, known, Rule.of(self.config))
+            require_same(self.lake, known, rule_of(self.config))
 
     def close(self) -> None:
         """Write what has gathered."""

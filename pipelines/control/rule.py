@@ -5,6 +5,7 @@ making fails on it, is tried again, and finds the other rule (`pipelines.sink`);
 """
 
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.control.takeover import rule_of_0_1
 from pipelines.lake import Lake, conflict_retries
 from pipelines.model.errors import LakeError
@@ -34,7 +35,7 @@ def require_rule(lake: Lake, config: Config) -> RegisteredRule:
     Raises LakeError where the configuration has another one, or a backfill to it has not ended.
     """
     text = lake.table_properties(lake.attributed).get(PROPERTY)
-    own = Rule.of(config)
+    own = rule_of(config)
     known = RegisteredRule.from_json(text) if text else rule_of_0_1(lake) or RegisteredRule(rule=own)
     require_same(lake, known, own)
     if not text:

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.control.context import Context, open_context
 from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule
@@ -31,7 +32,7 @@ def backfill(lake: Lake, config: Config, first: date, last: date | None) -> Iter
     on the table is then a function of the events and the new rule. Raises ConfigError where `last` is given with a new rule.
     """
     with open_context(lake, config) as context:
-        own = Rule.of(config)
+        own = rule_of(config)
         lake.ensure(*(stream.name for stream in lake.streams.both), lake.attributed)
         known = registered_rule(lake)
         changed = known is not None and (known.rule != own or known.backfilling)

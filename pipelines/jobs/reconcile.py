@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.control.lease import leased
 from pipelines.control.rule import registered_rule, require_same
 from pipelines.lake import Lake
 from pipelines.model.errors import ConfigError
-from pipelines.model.rule import Rule
 from pipelines.reconcile.report import to_dict, write_files
 from pipelines.reconcile.report.history import write_history
 from pipelines.reconcile.result import Reconciliation
@@ -29,7 +29,7 @@ def run_reconcile(
     reports = report_directory(lake, config)
     known = registered_rule(lake)
     if known is not None:
-        require_same(lake, known, Rule.of(config))
+        require_same(lake, known, rule_of(config))
     with leased(lake, "reconciliation or reland"):
         run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
         since = known.since if known else None

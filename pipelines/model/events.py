@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import cast
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -21,7 +20,6 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.config.model import Config
 from pipelines.model.names import Role
 
 _UTC_TIMESTAMP = TimestampType()
@@ -41,21 +39,6 @@ class EventStream:
     schema: StructType
     partition_by: str
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, config: Config, role: Role) -> "EventStream":
-        name = config.stream_name(role)
-        stream = config.streams[name]
-        return cls(
-            name=name,
-            role=role,
-            id=stream.id,
-            event_time=stream.event_time,
-            keys=config.join.keys,
-            schema=cast(StructType, StructType.fromDDL(stream.ddl)),
-            partition_by=stream.partition_by or config.partition_by,
-            aliases=stream.aliases,
-        )
 
     def names_of(self, column: str) -> tuple[str, ...]:
         """The names under which events may carry a column, its own first."""
@@ -145,12 +128,6 @@ class Streams:
     exposure: EventStream
     outcome: EventStream
     carry: tuple[str, ...]
-
-    @classmethod
-    def of(cls, config: Config) -> "Streams":
-        return cls(
-            exposure=EventStream.of(config, "exposure"), outcome=EventStream.of(config, "outcome"), carry=config.join.carry
-        )
 
     @property
     def both(self) -> tuple[EventStream, EventStream]:

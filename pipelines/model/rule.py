@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from pipelines.config.model import Config
 from pipelines.model.durations import format_duration, parse_duration
 
 
@@ -17,10 +16,6 @@ class Rule:
     keys: tuple[str, ...]
     window: timedelta
     carry: tuple[str, ...]
-
-    @classmethod
-    def of(cls, config: Config) -> "Rule":
-        return cls(keys=config.join.keys, window=config.join.attribution_window, carry=config.join.carry)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Rule":

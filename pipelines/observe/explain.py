@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pipelines.config.model import Config, StreamConfig
+from pipelines.config.streams import rule_of
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule
@@ -34,7 +35,7 @@ def explain(reader: TableReader, config: Config, outcome_id: str) -> str:
     if not landed:
         raise RejoinError(f"{outcome_id}: no event of {name} has this {outcome.id}; is it in quarantine?")
     landed.sort(key=lambda event: int(event[outcome.event_time]))
-    first, rule = landed[0], Rule.of(config)
+    first, rule = landed[0], rule_of(config)
     lines = [f"{name} {outcome_id}", "", "events as landed"]
     for event in landed:
         met = f"the stream's watermark was {iso(event['door_watermark'])}" if event["door_watermark"] else "the first commit"

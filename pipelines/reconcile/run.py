@@ -13,10 +13,10 @@ from pyspark.sql import functions as F
 
 from pipelines import __version__
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates
 from pipelines.lake import Lake
 from pipelines.model.durations import format_duration
-from pipelines.model.rule import Rule
 from pipelines.model.time import now_us
 from pipelines.observe.lateness import read_lateness
 from pipelines.reconcile.audit.bronze import StreamAudit, audit_bronze
@@ -174,7 +174,7 @@ def _configuration(config: Config) -> dict[str, Any]:
     join = config.join
     delays = {"join.hot_window": join.hot_window, "join.watermark_delay": join.watermark_delay}
     own = config.reconcile.model_dump(mode="json", exclude={"webhook"})
-    return {**Rule.of(config).as_dict(), **{key: format_duration(delay) for key, delay in delays.items()}, **own}
+    return {**rule_of(config).as_dict(), **{key: format_duration(delay) for key, delay in delays.items()}, **own}
 
 
 def _versions(lake: Lake) -> dict[str, str]:

@@ -10,11 +10,11 @@ from pyspark.sql import functions as F
 
 from pipelines.checkpoints import files_read
 from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.streams import rule_of
 from pipelines.datafiles import gone_files, reading_around, unreadable_rows
 from pipelines.ingest.reland import files_without_rows, location
 from pipelines.lake import Lake, at
 from pipelines.model.events import EventStream
-from pipelines.model.rule import Rule
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.span import Range
@@ -107,7 +107,7 @@ _FIGURES = (*_COUNTS, "files_ingested_twice", "files_without_rows")
 
 def audit_bronze(lake: Lake, config: Config, span: Range, last: Mapping[str, Any] | None) -> list[StreamAudit]:
     """Audit both streams, the outcomes first. `last` is the report of the last run: the log is read from where that had ended."""
-    reach = {"outcome": span, "exposure": span.reaching_back(Rule.of(config).window)}
+    reach = {"outcome": span, "exposure": span.reaching_back(rule_of(config).window)}
     known = {each["stream"]: each["history"] for each in (last or {}).get("bronze", ())}
     both = lake.streams.outcome, lake.streams.exposure
     return [_audit(lake, config, stream, span, reach[stream.role], known.get(stream.name)) for stream in both]

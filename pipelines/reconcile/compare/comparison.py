@@ -7,8 +7,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
+from pipelines.config.streams import rule_of
 from pipelines.lake import Lake, at
-from pipelines.model.rule import Rule
 from pipelines.reconcile.audit.books import Books, balance
 from pipelines.reconcile.compare.batch import attribute, outcome_events
 from pipelines.reconcile.compare.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise
@@ -92,7 +92,7 @@ class _Work:
 
     def __init__(self, lake: Lake, config: Config, sides: Sides, judged_from: date | None) -> None:
         self.lake, self.sides, self.judged_from = lake, sides, judged_from
-        self.rule, self.tolerances = Rule.of(config), config.reconcile.tolerances.columns
+        self.rule, self.tolerances = rule_of(config), config.reconcile.tolerances.columns
         outcome = lake.streams.outcome
         self.id, self.time = outcome.id, outcome.event_time
         # Most ids have one event; which of several counts is decided among all of them, whatever the dates.

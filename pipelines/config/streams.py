@@ -1,0 +1,46 @@
+"""The streams and the attribution rule that a configuration describes.
+
+Spark is imported by the functions that return its types: `explain` reads the rule without it.
+"""
+
+from typing import TYPE_CHECKING, cast
+
+from pipelines.config.model import Config
+from pipelines.model.names import Role
+from pipelines.model.rule import Rule
+
+if TYPE_CHECKING:
+    from pipelines.model.events import EventStream, Streams
+
+
+def event_stream_of(config: Config, role: Role) -> "EventStream":
+    """The stream of a role; its schema as Spark's types."""
+    from pyspark.sql.types import StructType
+
+    from pipelines.model.events import EventStream
+
+    name = config.stream_name(role)
+    stream = config.streams[name]
+    return EventStream(
+        name=name,
+        role=role,
+        id=stream.id,
+        event_time=stream.event_time,
+        keys=config.join.keys,
+        schema=cast(StructType, StructType.fromDDL(stream.ddl)),
+        partition_by=stream.partition_by or config.partition_by,
+        aliases=stream.aliases,
+    )
+
+
+def streams_of(config: Config) -> "Streams":
+    """Both streams, and the columns that the join carries."""
+    from pipelines.model.events import Streams
+
+    exposure, outcome = event_stream_of(config, "exposure"), event_stream_of(config, "outcome")
+    return Streams(exposure=exposure, outcome=outcome, carry=config.join.carry)
+
+
+def rule_of(config: Config) -> Rule:
+    """What an outcome's answer depends on."""
+    return Rule(keys=config.join.keys, window=config.join.attribution_window, carry=config.join.carry)
