@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from pipelines.config.load import load_config
 from pipelines.jobs.join import join
 from pipelines.jobs.settle import settle
-from pipelines.lake import Lake, at
+from pipelines.lake.tables import Lake, at
 from pipelines.model.time import to_micros
 from pipelines.session import spark_session
 

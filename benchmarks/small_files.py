@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from processes import usage  # noqa: E402
 from workloads import ROOT  # noqa: E402
 
-from pipelines.compaction import compact_open  # noqa: E402
+from pipelines.lake.compaction import compact_open  # noqa: E402
 from pipelines.session import spark_session  # noqa: E402
 from tests.builders import play, shown  # noqa: E402
 from tests.replay import Replay  # noqa: E402

@@ -22,7 +22,7 @@ from pipelines.model.errors import ConfigError, RejoinError, first_line, is_inte
 
 if TYPE_CHECKING:
     from pipelines.config.model import Config
-    from pipelines.lake import Lake
+    from pipelines.lake.tables import Lake
     from pipelines.observe.reader import TableReader
     from pipelines.settle.run import SettleResult
 
@@ -428,7 +428,7 @@ def _configuration(conf: Path | None, sets: list[str] | None) -> "Config":
 
 
 def _lake(config: "Config", debug: bool) -> "Lake":
-    from pipelines.lake import Lake
+    from pipelines.lake.tables import Lake
     from pipelines.logs import configure_logs
     from pipelines.session import spark_session
 

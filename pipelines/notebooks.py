@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.cli import default_configuration
 from pipelines.config.load import load_config
 from pipelines.config.model import Config
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
 from pipelines.reconcile.span import Range
 from pipelines.session import spark_session

@@ -23,7 +23,8 @@ from pyspark.sql import functions as F
 
 from pipelines.config.streams import rule_of
 from pipelines.control.rule import PROPERTY, registered_rule, require_same
-from pipelines.lake import Lake, at, column_list, conflict_retries
+from pipelines.lake.retry import conflict_retries
+from pipelines.lake.tables import Lake, at, column_list
 from pipelines.model.events import Streams
 from pipelines.session import set_within
 

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pipelines.config.load import load_config
 from pipelines.config.model import Config, SparkConfig
 from pipelines.generate.broker import Broker, local_broker
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.session import spark_session
 from tests.kafka_replay import KafkaReplay
 from tests.replay import Replay

@@ -20,7 +20,7 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.reland import run_reland
 from pipelines.jobs.settle import settle
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.observe.reader import open_reader
 from pipelines.observe.status import Status, read_status
 from pipelines.reconcile.expectations import Check

@@ -12,9 +12,9 @@ from pyspark.sql.types import StructType
 from pipelines.config.streams import rule_of
 from pipelines.control.context import open_context
 from pipelines.control.rule import registered_rule
-from pipelines.evolution import alterations
 from pipelines.jobs.backfill import backfill
 from pipelines.jobs.settle import open_settle
+from pipelines.lake.evolution import alterations
 from pipelines.model.errors import ConfigError, LakeError
 from pipelines.model.rule import RegisteredRule
 from tests import oracle

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pipelines.compaction import Compacted, Compaction, compact_open
-from pipelines.lake import Lake
+from pipelines.lake.compaction import Compacted, Compaction, compact_open
+from pipelines.lake.tables import Lake
 from tests import oracle
 from tests.builders import hourly_waves
 from tests.replay import Replay
@@ -104,9 +104,9 @@ def test_what_cannot_be_compacted_is_left(replay: Any) -> None:
 
 def test_it_is_done_every_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
-    monkeypatch.setattr("pipelines.compaction.compact_open", lambda lake, horizon: done.append(horizon))
+    monkeypatch.setattr("pipelines.lake.compaction.compact_open", lambda lake, horizon: done.append(horizon))
     clock = 100.0
-    monkeypatch.setattr("pipelines.compaction.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("pipelines.lake.compaction.time", SimpleNamespace(monotonic=lambda: clock))
     lake: Any = object()
     often, never = (
         Compaction(lake=lake, horizon=lambda: 7, every=timedelta(minutes=minutes), _last=100.0) for minutes in (30, 0)

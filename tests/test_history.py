@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipelines.lake.history import Commit
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
-from pipelines.tablelog import Commit
 
 START = BronzeHistory(version=-1)
 

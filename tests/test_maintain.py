@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.maintain import maintain
+from pipelines.lake.history import Commit, files_taken
 from pipelines.model.errors import LakeError
 from pipelines.observe import doctor
-from pipelines.tablelog import Commit, files_taken
 from tests import oracle
 from tests.builders import hourly_waves, play, shown
 from tests.replay import Replay

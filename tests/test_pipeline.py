@@ -193,7 +193,7 @@ def test_settle_with_nothing_new_looks_nothing_up(replay: Any) -> None:
 
 
 def test_a_foreign_schema_in_the_lake_is_refused(replay: Any) -> None:
-    from pipelines.lake import Lake
+    from pipelines.lake.tables import Lake
     from pipelines.model.errors import LakeError
 
     pipeline = replay()

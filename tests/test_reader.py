@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from pipelines.config.load import load_config
 from pipelines.config.model import Config
 from pipelines.jobs.tables import export, show
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.observe.entries import latest_and_recent, read_facts
 from pipelines.observe.explain import explain

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.reconcile.span import Range
 from tests import oracle
 from tests.builders import play, shown

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlparse
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.datafiles import commit_as
 from pipelines.ingest.reland import Relanded
 from pipelines.jobs.reland import report_reland
+from pipelines.lake.files import commit_as
 from pipelines.model.errors import LakeError, RejoinError
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.report import to_html, to_text

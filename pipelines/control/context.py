@@ -10,7 +10,7 @@ from pipelines.config.streams import rule_of
 from pipelines.control.facts import Fact, Facts
 from pipelines.control.rule import registered_rule, require_rule, require_same
 from pipelines.control.store import EVERY_SECONDS, Control
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
 from pipelines.observe.ledger import Ledger
 

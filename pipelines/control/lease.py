@@ -13,7 +13,7 @@ import structlog
 
 from pipelines.control.facts import Fact
 from pipelines.control.store import append, read_facts
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.model.time import iso, now_us
 

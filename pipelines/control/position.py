@@ -8,7 +8,7 @@ is found however many commits of other lanes follow.
 from dataclasses import dataclass
 
 from pipelines.control.facts import Facts, Settled
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 
 KEY = "rejoin.settle"
 BACKFILL = "rejoin.backfill"

@@ -7,7 +7,8 @@ making fails on it, is tried again, and finds the other rule (`pipelines.sink`);
 from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
 from pipelines.control.takeover import rule_of_0_1
-from pipelines.lake import Lake, conflict_retries
+from pipelines.lake.retry import conflict_retries
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
 from pipelines.model.rule import RegisteredRule, Rule
 

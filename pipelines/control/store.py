@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact, Facts
 from pipelines.control.takeover import facts_of_0_1
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.schemas import CONTROL_SCHEMA
 
 EVERY_SECONDS = 60.0

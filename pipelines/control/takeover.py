@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.rule import RegisteredRule, Rule
 
 _HANDOFF, _RULES, _CHECKPOINTS = "join:backlog", "configuration", "checkpoint:join"

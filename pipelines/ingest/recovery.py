@@ -19,7 +19,7 @@ from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.ingest.files import FILE_NAMES
 from pipelines.ingest.position import Position, landed_offsets
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 
 # What a line came from: a file, or a place in Kafka. A topic that was made again counts offsets from 0: so the time, too.

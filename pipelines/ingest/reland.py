@@ -24,16 +24,16 @@ from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
-from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
 from pipelines.ingest.files import FILE_NAMES, landed_lines
 from pipelines.ingest.kafka import read_kafka_ranges
 from pipelines.ingest.parse import parse, rules_of
 from pipelines.ingest.position import position
 from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
 from pipelines.ingest.state import WriterState
-from pipelines.lake import Lake
+from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
+from pipelines.lake.history import RELAND, Commit
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
-from pipelines.tablelog import RELAND, Commit
 
 _WITHOUT_ROWS = "without_rows"
 

@@ -13,10 +13,10 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact, Facts
-from pipelines.lake import Lake
+from pipelines.lake.history import Commit
+from pipelines.lake.tables import Lake
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
-from pipelines.tablelog import Commit
 
 KEY = "rejoin.ingest"
 _HOUR_US = 3_600_000_000

@@ -25,7 +25,7 @@ from pipelines.ingest.parse import is_decoded
 from pipelines.ingest.position import Position
 from pipelines.ingest.recovery import ORIGIN, Recovery, payload
 from pipelines.ingest.state import KEY, StreamProgress, WriterState
-from pipelines.lake import Lake, at
+from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
 from pipelines.model.histogram import Histogram, cumulative

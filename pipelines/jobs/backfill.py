@@ -16,7 +16,8 @@ from pipelines.control.context import Context, open_context
 from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule
 from pipelines.jobs.settle import open_settle
-from pipelines.lake import Lake, conflict_retries
+from pipelines.lake.retry import conflict_retries
+from pipelines.lake.tables import Lake
 from pipelines.model.durations import micros
 from pipelines.model.errors import ConfigError
 from pipelines.model.rule import RegisteredRule, Rule

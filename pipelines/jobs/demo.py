@@ -19,7 +19,7 @@ from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range

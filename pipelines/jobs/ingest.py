@@ -19,7 +19,7 @@ from pipelines.ingest.sources import read_stream
 from pipelines.ingest.state import read_progress
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.model.events import EventStream
 

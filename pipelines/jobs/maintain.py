@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 
-from pipelines.compaction import closed_event_dates_before, compact_closed
 from pipelines.control.store import prune, read_facts
-from pipelines.lake import Lake
+from pipelines.lake.compaction import closed_event_dates_before, compact_closed
+from pipelines.lake.tables import Lake
 from pipelines.model.durations import format_duration
 from pipelines.session import set_within
 
-# `pipelines.tablelog` tells from that whether older versions can still be read.
+# `pipelines.lake.history` tells from that whether older versions can still be read.
 _IN_THE_LOG = {"spark.databricks.delta.vacuum.logging.enabled": "true"}
 
 
 def maintain(lake: Lake) -> Iterator[str]:
     """Give tables that were made by another configuration, or an earlier version, the properties of new ones; OPTIMIZE what is
-    closed (`pipelines.compaction`), then VACUUM; a line for each table.
+    closed (`pipelines.lake.compaction`), then VACUUM; a line for each table.
 
     None of that changes a row, so readers and streams go on meanwhile.
     """

@@ -9,7 +9,7 @@ from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
 from pipelines.control.lease import leased
 from pipelines.control.rule import registered_rule, require_same
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
 from pipelines.reconcile.report import to_dict, write_files
 from pipelines.reconcile.report.history import write_history

@@ -3,7 +3,7 @@
 from pipelines.config.model import Config
 from pipelines.control.lease import leased
 from pipelines.ingest.reland import Relanded, reland
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 
 

@@ -2,7 +2,6 @@
 
 import time
 
-from pipelines.compaction import Compaction
 from pipelines.config.model import Config
 from pipelines.control.context import open_context
 from pipelines.ingest.landings import Landings
@@ -10,7 +9,8 @@ from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
 from pipelines.jobs.settle import open_settle
-from pipelines.lake import Lake
+from pipelines.lake.compaction import Compaction
+from pipelines.lake.tables import Lake
 from pipelines.session import behind_connect
 from pipelines.settle.run import SettleResult
 

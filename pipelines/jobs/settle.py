@@ -2,10 +2,10 @@
 
 import time
 
-from pipelines.compaction import Compaction
 from pipelines.config.model import Config
 from pipelines.control.context import Context, open_context
-from pipelines.lake import Lake
+from pipelines.lake.compaction import Compaction
+from pipelines.lake.tables import Lake
 from pipelines.settle.run import Earliest, Settle, SettleResult
 
 

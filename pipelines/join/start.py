@@ -20,11 +20,11 @@ from pipelines.config.model import TriggerConfig
 from pipelines.control.context import Context
 from pipelines.control.facts import Fact
 from pipelines.ingest.state import KEY, StreamProgress, read_progress
-from pipelines.lake import Lake, at
+from pipelines.lake.history import Commit, files_taken
+from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.events import EventStream
 from pipelines.model.time import iso
-from pipelines.tablelog import Commit, files_taken
 
 _UNLIMITED = str(2**31 - 1)
 

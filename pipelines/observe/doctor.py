@@ -13,7 +13,7 @@ from pipelines.config.model import Config, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.ingest.files import FILE_NAMES
 from pipelines.kafka_client import partition_count
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 
 # A table's log with more files in its directory makes each micro-batch slow: 16 us a file were measured for each of some twenty

@@ -23,7 +23,7 @@ from pipelines.observe.entries import last_days
 from pipelines.observe.reader import SparkReader, TableReader, rows_of
 
 if TYPE_CHECKING:
-    from pipelines.lake import Lake
+    from pipelines.lake.tables import Lake
 
 _DATES_SHOWN = 7
 _COVERAGES = (0.90, 0.95, 0.99)

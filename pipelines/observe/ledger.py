@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
-from pipelines.lake import Lake, at
+from pipelines.lake.tables import Lake, at
 from pipelines.model.schemas import LEDGER_SCHEMA
 from pipelines.model.time import now_us
 

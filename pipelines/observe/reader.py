@@ -17,7 +17,7 @@ from pipelines.model.errors import RejoinError
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-    from pipelines.lake import Lake
+    from pipelines.lake.tables import Lake
 
 Condition = tuple[str, str, Any]
 """A column, one of `=`, `<=`, `>=`, `in`, and a value of the column's type (`in`: a list of them); null never satisfies one."""

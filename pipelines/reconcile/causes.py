@@ -12,14 +12,15 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.datafiles import dates_of
-from pipelines.lake import Lake, is_gone
+from pipelines.lake.files import dates_of
+from pipelines.lake.history import REPAIR
+from pipelines.lake.retry import is_gone
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.audit.history import foreign_table_commits
 from pipelines.reconcile.compare.comparison import Sides
 from pipelines.reconcile.compare.diff import DiffClass, compare
-from pipelines.tablelog import REPAIR
 
 # Each look at an earlier version reads the table once more.
 _COMMITS_LOOKED_AT = 20

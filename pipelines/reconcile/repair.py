@@ -9,10 +9,11 @@ import uuid
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.datafiles import commit_as
-from pipelines.lake import Lake, column_list, conflict_retries
+from pipelines.lake.files import commit_as
+from pipelines.lake.history import REPAIR
+from pipelines.lake.retry import conflict_retries
+from pipelines.lake.tables import Lake, column_list
 from pipelines.reconcile.compare.diff import DiffClass
-from pipelines.tablelog import REPAIR
 
 
 def repair(lake: Lake, compared: DataFrame, run_id: str) -> int:

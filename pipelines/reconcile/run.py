@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 from pipelines import __version__
 from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
-from pipelines.datafiles import commit_as, dates_of, gone_files, reading_around, rewrite_dates
-from pipelines.lake import Lake
+from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around, rewrite_dates
+from pipelines.lake.history import REPAIR
+from pipelines.lake.tables import Lake
 from pipelines.model.durations import format_duration
 from pipelines.model.time import now_us
 from pipelines.observe.lateness import read_lateness
@@ -30,7 +31,6 @@ from pipelines.reconcile.report.history import EarlierRun, past_reports, record_
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range
 from pipelines.reconcile.summary import frames, parameters
-from pipelines.tablelog import REPAIR
 
 # A lane may improve a row between comparison and repair; then that row is left alone, and compared again.
 _MAX_REPAIRS = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.lake import at
+from pipelines.lake.tables import at
 from pipelines.model.events import Streams
 from pipelines.model.histogram import Histogram, cumulative
 from pipelines.model.time import EPOCH

@@ -8,7 +8,7 @@ from operator import or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.lake import at
+from pipelines.lake.tables import at
 from pipelines.model.durations import micros
 from pipelines.model.events import Streams
 from pipelines.model.time import EPOCH

@@ -20,7 +20,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.lake import at
+from pipelines.lake.tables import at
 from pipelines.model.durations import micros
 from pipelines.model.events import Streams
 

@@ -11,9 +11,9 @@ from pyspark.sql import functions as F
 from pipelines.checkpoints import files_read
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
-from pipelines.datafiles import gone_files, reading_around, unreadable_rows
 from pipelines.ingest.reland import files_without_rows, location
-from pipelines.lake import Lake, at
+from pipelines.lake.files import gone_files, reading_around, unreadable_rows
+from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipelines.lake import Lake
+from pipelines.lake.history import INGEST, RELAND, Commit
+from pipelines.lake.tables import Lake
 from pipelines.model.time import iso
-from pipelines.tablelog import INGEST, RELAND, Commit
 
 _REMOVED = ("numDeletedRows", "numTargetRowsDeleted")
 _CHANGED = ("numUpdatedRows", "numTargetRowsUpdated")

@@ -13,7 +13,7 @@ from pipelines.config.model import KafkaSource
 from pipelines.control.gaps import Acceptance, accepted
 from pipelines.control.store import read_facts
 from pipelines.ingest.reland import consumed_offsets
-from pipelines.lake import Lake, at
+from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
 
 

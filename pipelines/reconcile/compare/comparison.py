@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
-from pipelines.lake import Lake, at
+from pipelines.lake.tables import Lake, at
 from pipelines.reconcile.audit.books import Books, balance
 from pipelines.reconcile.compare.batch import attribute, outcome_events
 from pipelines.reconcile.compare.diff import DIFFERENCES, DiffClass, HourSummary, compare, summarise

@@ -7,9 +7,10 @@ from pyspark.sql import DataFrame
 from pipelines.control.facts import Settled
 from pipelines.control.position import settled_position
 from pipelines.control.store import read_facts
-from pipelines.lake import Lake, is_gone
+from pipelines.lake.history import RELAND, files_taken
+from pipelines.lake.retry import is_gone
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
-from pipelines.tablelog import RELAND, files_taken
 
 # The bound before the join has published any horizon: earlier than every event.
 NOTHING_FINAL = -(2**53)

@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
-from pipelines.lake import Lake
+from pipelines.lake.tables import Lake
 from pipelines.model.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
 from pipelines.reconcile.result import Reconciliation
 

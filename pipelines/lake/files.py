@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 from pyspark.sql import DataFrame
 
-from pipelines.lake import Lake, conflict_retries, is_overtaken
+from pipelines.lake.retry import conflict_retries, is_overtaken
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
 from pipelines.session import set_within
 
@@ -59,7 +60,7 @@ def unreadable_rows(lake: Lake, table: str, gone: Collection[str]) -> int:
 
 
 def commit_as(lake: Lake, key: str, details: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Within, commits carry `details` as user metadata under a key (`pipelines.tablelog`). A setting of the session."""
+    """Within, commits carry `details` as user metadata under a key (`pipelines.lake.history`). A setting of the session."""
     return set_within(lake.spark, {_USER_METADATA: json.dumps({key: details}, sort_keys=True)})
 
 

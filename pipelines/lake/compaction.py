@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import structlog
 
-from pipelines.lake import Lake, conflict_retries, is_overtaken
+from pipelines.lake.retry import conflict_retries, is_overtaken
+from pipelines.lake.tables import Lake
 from pipelines.model.errors import first_line, is_interrupted
 from pipelines.session import set_within
 

@@ -1,11 +1,10 @@
 """The Delta tables of one lake: their names, creation, and how to read and write them.
 
 Nothing here decides what a row means; it is the I/O edge for tables. Every table is created on first use; one that exists with
-other columns than this configuration needs is altered where `pipelines.evolution` says how, and refused otherwise.
+other columns than this configuration needs is altered where `pipelines.lake.evolution` says how, and refused otherwise.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -19,20 +18,19 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, TimestampType
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
 from pipelines.config.streams import streams_of
-from pipelines.evolution import alterations
+from pipelines.lake.evolution import alterations
+from pipelines.lake.history import Commit
+from pipelines.lake.retry import conflict_retries, is_gone
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
 from pipelines.model.schemas import TableSpec, table_specs
-from pipelines.tablelog import Commit
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
-_OVERTAKEN = re.compile(r"DELTA_CONCURRENT|Concurrent\w+Exception|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED")
 ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
 
@@ -359,36 +357,6 @@ class Lake:
             writer.saveAsTable(self.identifier(table))
         else:
             writer.save(self.path(table))
-
-
-def is_gone(error: Exception) -> bool:
-    """Whether a version of a table, or a file of it, is no longer there: log clean-up, or VACUUM."""
-    words = (
-        "DELTA_MISSING_CHANGE_DATA",
-        "DELTA_LOG_FILE_NOT_FOUND",
-        "DELTA_UNSUPPORTED_TIME_TRAVEL_BEYOND",
-        "DELTA_VERSION_NOT_FOUND",
-        "DELTA_CANNOT_RECONSTRUCT",
-        "FAILED_READ_FILE",
-        "FileNotFound",
-        "FILE_NOT_EXIST",
-    )
-    return any(word in str(error) for word in words)
-
-
-def is_overtaken(error: BaseException) -> bool:
-    """Whether Delta says that a concurrent commit touched the same files, or the table: nothing of ours was written."""
-    return _OVERTAKEN.search(f"{type(error).__name__}: {error}") is not None
-
-
-def conflict_retries() -> Retrying:
-    """Try again where another writer was first."""
-    return Retrying(
-        retry=retry_if_exception(is_overtaken),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_attempt(20),
-        reraise=True,
-    )
 
 
 def at(when_micros: int) -> Column:
