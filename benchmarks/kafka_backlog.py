@@ -25,7 +25,7 @@ from processes import measured  # noqa: E402
 
 from pipelines.config.load import load_config  # noqa: E402
 from pipelines.generate.broker import local_broker  # noqa: E402
-from pipelines.kafka_client import create_topic, produce  # noqa: E402
+from pipelines.kafka.client import create_topic, produce  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 START = datetime(2026, 1, 10, 6, tzinfo=timezone.utc)

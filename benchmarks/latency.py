@@ -30,7 +30,7 @@ from workloads import PARTITIONS, ROOT, STREAMS, WORKLOADS, overrides  # noqa: E
 
 from pipelines.config.model import KafkaSource  # noqa: E402
 from pipelines.generate.broker import local_broker  # noqa: E402
-from pipelines.kafka_client import create_topic  # noqa: E402
+from pipelines.kafka.client import create_topic  # noqa: E402
 
 REMEMBERED_SECONDS = 180
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker
-from pipelines.kafka_client import create_topic, produce
+from pipelines.kafka.client import create_topic, produce
 
 ROOT = Path(__file__).parent.parent
 STREAMS = ("impressions", "playbacks")

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker
-from pipelines.kafka_client import create_topic, produce
+from pipelines.kafka.client import create_topic, produce
 from tests.builders import play, shown
 from tests.replay import Replay
 

@@ -17,11 +17,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.avro_values import NotAvroError, from_json, read_schema, to_json
 from pipelines.config.model import ValueConfig
 from pipelines.ingest.avro import decoded
 from pipelines.ingest.parse import ParseRules, parse
 from pipelines.ingest.writer import accepted, quarantined
+from pipelines.kafka.avro_values import NotAvroError, from_json, read_schema, to_json
 from pipelines.model.errors import ConfigError
 from pipelines.model.events import EventStream
 

@@ -23,7 +23,7 @@ from pipelines.config.model import KafkaSource
 from pipelines.generate.broker import Broker, local_broker
 from pipelines.ingest.kafka import read_kafka
 from pipelines.jobs.ingest import ingest
-from pipelines.kafka_client import create_topic, produce
+from pipelines.kafka.client import create_topic, produce
 from pipelines.lake.tables import Lake
 from tests import processes
 from tests.builders import play, shown

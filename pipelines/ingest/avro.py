@@ -3,7 +3,7 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.avro_values import NotAvroError, to_json
+from pipelines.kafka.avro_values import NotAvroError, to_json
 
 
 def decoded(payload: Column, schema: str, *, framed: bool) -> Column:

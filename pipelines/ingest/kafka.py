@@ -9,12 +9,12 @@ from operator import or_
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.avro_values import read_schema
 from pipelines.config.kafka_options import for_java
 from pipelines.config.model import KafkaSource
 from pipelines.ingest.avro import decoded
-from pipelines.kafka_client import partition_count
-from pipelines.kafka_connection import resolved_options, servers_of
+from pipelines.kafka.avro_values import read_schema
+from pipelines.kafka.client import partition_count
+from pipelines.kafka.connection import resolved_options, servers_of
 from pipelines.model.durations import micros
 
 _EARLIEST = -2  # as Spark's option says it

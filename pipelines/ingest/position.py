@@ -10,7 +10,7 @@ from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import Gap, accepted, find_gaps
 from pipelines.ingest.state import WriterState
-from pipelines.kafka_client import Topic, topic_id, topic_now
+from pipelines.kafka.client import Topic, topic_id, topic_now
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import SourceError
 from pipelines.model.events import EventStream

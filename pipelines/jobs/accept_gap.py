@@ -5,7 +5,7 @@ from pipelines.control.context import open_context
 from pipelines.control.gaps import Gap, acceptance, after
 from pipelines.ingest.position import position
 from pipelines.ingest.state import read_progress
-from pipelines.kafka_client import topic_now
+from pipelines.kafka.client import topic_now
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.avro_values import NotAvroError, from_json, read_schema
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.generate.files import Wave, waves, write_lines
 from pipelines.generate.model import DayModel, generate_day
-from pipelines.kafka_client import create_topic, produce
+from pipelines.kafka.avro_values import NotAvroError, from_json, read_schema
+from pipelines.kafka.client import create_topic, produce
 
 _PARTITIONS = 2
 Progress = Callable[[str, int], None]

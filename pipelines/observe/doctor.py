@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.avro_values import read_schema
 from pipelines.config.model import Config, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.ingest.files import FILE_NAMES
-from pipelines.kafka_client import partition_count
+from pipelines.kafka.avro_values import read_schema
+from pipelines.kafka.client import partition_count
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 

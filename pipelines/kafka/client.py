@@ -11,10 +11,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipelines.config.model import KafkaSource
-from pipelines.kafka_connection import TIMEOUT as _TIMEOUT
-from pipelines.kafka_connection import client_settings as _settings
-from pipelines.kafka_connection import connect, servers_of
-from pipelines.kafka_connection import reason as _reason
+from pipelines.kafka.connection import TIMEOUT as _TIMEOUT
+from pipelines.kafka.connection import client_settings as _settings
+from pipelines.kafka.connection import connect, servers_of
+from pipelines.kafka.connection import reason as _reason
 from pipelines.model.errors import SourceError
 
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of a broker older than topic ids

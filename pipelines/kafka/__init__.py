@@ -1,0 +1,1 @@
+"""Kafka as Python reaches it, without Spark: connections, topics, Avro values."""
