@@ -22,7 +22,7 @@ join(lake, config, once=True)
 
 # COMMAND ----------
 
-from pipelines.observe.reader import SparkReader
-from pipelines.observe.status import read_status
+from pipelines.monitor.reader import SparkReader
+from pipelines.monitor.status import read_status
 
 print(read_status(SparkReader(lake), config).to_text())

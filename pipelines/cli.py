@@ -23,7 +23,7 @@ from pipelines.model.errors import ConfigError, RejoinError, first_line, is_inte
 if TYPE_CHECKING:
     from pipelines.config.model import Config
     from pipelines.lake.tables import Lake
-    from pipelines.observe.reader import TableReader
+    from pipelines.monitor.reader import TableReader
     from pipelines.settle.run import SettleResult
 
 app = typer.Typer(
@@ -300,7 +300,7 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Health at a glance: how far and how fast each query is, what bounds it, what is wrong, what to do."""
-    from pipelines.observe.status import read_status
+    from pipelines.monitor.status import read_status
 
     config = _configuration(conf, sets)
     report = read_status(_reader(config, debug), config)
@@ -310,7 +310,7 @@ def status(
 @app.command(rich_help_panel=LOOK)
 def explain(outcome_id: str, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """Why the row of an outcome is what it is: its events, the exposures that match, what each lane knew."""
-    from pipelines.observe.explain import explain as job
+    from pipelines.monitor.explain import explain as job
 
     config = _configuration(conf, sets)
     typer.echo(job(_reader(config, debug), config, outcome_id))
@@ -319,7 +319,7 @@ def explain(outcome_id: str, conf: Conf = None, sets: Set = None, debug: Debug =
 @app.command(rich_help_panel=LOOK)
 def doctor(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """Check environment, configuration and checkpoints; each finding comes with its fix. Exits 2 if something is broken."""
-    from pipelines.observe.doctor import examine
+    from pipelines.monitor.doctor import examine
 
     findings = examine(lambda: _configuration(conf, sets), lambda config: _lake(config, debug))
     for finding in findings:
@@ -437,7 +437,7 @@ def _lake(config: "Config", debug: bool) -> "Lake":
 
 
 def _reader(config: "Config", debug: bool) -> "TableReader":
-    from pipelines.observe.reader import open_reader
+    from pipelines.monitor.reader import open_reader
 
     return open_reader(config, lambda: _lake(config, debug))
 

@@ -21,8 +21,8 @@ from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.reland import run_reland
 from pipelines.jobs.settle import settle
 from pipelines.lake.tables import Lake
-from pipelines.observe.reader import open_reader
-from pipelines.observe.status import Status, read_status
+from pipelines.monitor.reader import open_reader
+from pipelines.monitor.status import Status, read_status
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.span import Range

@@ -12,7 +12,7 @@ from pipelines.generate.broker import local_broker
 from pipelines.generate.model import DayModel
 from pipelines.jobs.generate import run_generate
 from pipelines.model.errors import ConfigError
-from pipelines.observe.doctor import examine
+from pipelines.monitor.doctor import examine
 from tests.kafka_replay import KafkaReplay
 from tests.replay import Replay
 

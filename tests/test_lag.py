@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.control.facts import Fact, Facts
 from pipelines.model.format import about
-from pipelines.observe.lag import (
+from pipelines.monitor.lag import (
     Backlog,
     Lag,
     Throughput,
@@ -18,7 +18,7 @@ from pipelines.observe.lag import (
     versions_read,
     waiting,
 )
-from pipelines.observe.phases import Laps, note, noted
+from pipelines.monitor.phases import Laps, note, noted
 
 SECOND = 1_000_000
 NOW = 10_000 * SECOND

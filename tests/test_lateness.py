@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.model.histogram import Histogram
-from pipelines.observe.lateness import lateness_lines, read_lateness
+from pipelines.monitor.lateness import lateness_lines, read_lateness
 from pipelines.reconcile.report import to_dict, to_html
 from tests import oracle
 from tests.builders import play, shown

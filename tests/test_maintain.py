@@ -10,7 +10,7 @@ import pytest
 from pipelines.jobs.maintain import maintain
 from pipelines.lake.history import Commit, files_taken
 from pipelines.model.errors import LakeError
-from pipelines.observe import doctor
+from pipelines.monitor import doctor
 from tests import oracle
 from tests.builders import hourly_waves, play, shown
 from tests.replay import Replay

@@ -21,9 +21,9 @@ from pipelines.config.model import Config
 from pipelines.jobs.tables import export, show
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
-from pipelines.observe.entries import latest_and_recent, read_facts
-from pipelines.observe.explain import explain
-from pipelines.observe.reader import LocalReader, SparkReader, open_reader, rows_of
+from pipelines.monitor.entries import latest_and_recent, read_facts
+from pipelines.monitor.explain import explain
+from pipelines.monitor.reader import LocalReader, SparkReader, open_reader, rows_of
 from tests.processes import ROOT
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=timezone.utc)

@@ -12,7 +12,7 @@ from pipelines.control.rule import registered_rule, require_rule, require_same
 from pipelines.control.store import EVERY_SECONDS, Control
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
-from pipelines.observe.ledger import Ledger
+from pipelines.monitor.ledger import Ledger
 
 
 @dataclass(kw_only=True)

@@ -31,8 +31,8 @@ from pipelines.model.events import EventStream
 from pipelines.model.histogram import Histogram, cumulative
 from pipelines.model.schemas import QUARANTINE_SCHEMA
 from pipelines.model.time import now_us
-from pipelines.observe.ledger import Entry
-from pipelines.observe.phases import Laps
+from pipelines.monitor.ledger import Entry
+from pipelines.monitor.phases import Laps
 
 # One lock a stream and process: held while a micro-batch lands. In the module, not in the writer, because Spark Connect pickles a
 # `foreachBatch` function.

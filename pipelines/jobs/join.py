@@ -24,7 +24,7 @@ from pipelines.join.start import JoinStart, is_done, plan_start
 from pipelines.join.stream_join import hot_candidates
 from pipelines.join.watermarks import on_time_rows
 from pipelines.lake.tables import Lake
-from pipelines.observe.phases import note
+from pipelines.monitor.phases import note
 from pipelines.sink import AttributedSink
 
 STATE_PROVIDERS = {

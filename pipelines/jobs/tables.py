@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.config.model import Config
 from pipelines.model.errors import RejoinError
-from pipelines.observe.reader import TableReader, table_names
+from pipelines.monitor.reader import TableReader, table_names
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 

@@ -16,8 +16,8 @@ from pyspark.sql.streaming.listener import (
 )
 
 from pipelines.model.time import to_micros
-from pipelines.observe.ledger import Entry
-from pipelines.observe.phases import noted
+from pipelines.monitor.ledger import Entry
+from pipelines.monitor.phases import noted
 
 
 class ProgressListener(StreamingQueryListener):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pipelines.observe.lateness import Lateness
+from pipelines.monitor.lateness import Lateness
 from pipelines.reconcile.audit.books import Books
 from pipelines.reconcile.audit.bronze import Finding, StreamAudit
 from pipelines.reconcile.compare.diff import DiffClass, HourSummary

@@ -19,7 +19,7 @@ from pipelines.lake.history import REPAIR
 from pipelines.lake.tables import Lake
 from pipelines.model.durations import format_duration
 from pipelines.model.time import now_us
-from pipelines.observe.lateness import read_lateness
+from pipelines.monitor.lateness import read_lateness
 from pipelines.reconcile.audit.bronze import StreamAudit, audit_bronze
 from pipelines.reconcile.causes import Cause, with_causes
 from pipelines.reconcile.compare.comparison import Comparison, Sides, compare_dates

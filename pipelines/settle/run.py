@@ -11,8 +11,8 @@ from pipelines.control.facts import Fact, Settled
 from pipelines.control.position import KEY, settled_position
 from pipelines.ingest.state import Landed, landed_since
 from pipelines.model.time import now_us
-from pipelines.observe.ledger import Entry
-from pipelines.observe.phases import Laps
+from pipelines.monitor.ledger import Entry
+from pipelines.monitor.phases import Laps
 from pipelines.settle.figures import Final, LookupStats, became_final, lookup_stats
 from pipelines.settle.lookup import event_hours, lake_candidates, within
 from pipelines.settle.selection import Window, outcomes_to_look_up, touched_outcomes, unanswered

@@ -12,7 +12,7 @@ import pandas as pd
 import vl_convert
 
 from pipelines.model.histogram import END_OF, NAMES, Histogram
-from pipelines.observe.lateness import Lateness
+from pipelines.monitor.lateness import Lateness
 from pipelines.reconcile.compare.diff import HourSummary
 from pipelines.reconcile.report.history import EarlierRun
 

@@ -19,8 +19,8 @@ from pipelines.model.durations import format_duration
 from pipelines.model.format import size
 from pipelines.model.histogram import ENDS, NAMES, Histogram
 from pipelines.model.time import EPOCH, iso
-from pipelines.observe.entries import last_days
-from pipelines.observe.reader import SparkReader, TableReader, rows_of
+from pipelines.monitor.entries import last_days
+from pipelines.monitor.reader import SparkReader, TableReader, rows_of
 
 if TYPE_CHECKING:
     from pipelines.lake.tables import Lake

@@ -13,8 +13,8 @@ from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.model.format import LINE_WIDTH, about, size
 from pipelines.model.time import iso, now_us
-from pipelines.observe.entries import last_days, latest_and_recent, read_facts
-from pipelines.observe.lag import (
+from pipelines.monitor.entries import last_days, latest_and_recent, read_facts
+from pipelines.monitor.lag import (
     Entry,
     Finding,
     Lag,
@@ -26,8 +26,8 @@ from pipelines.observe.lag import (
     versions_read,
     waiting,
 )
-from pipelines.observe.lateness import Lateness, lateness_lines, lateness_of
-from pipelines.observe.reader import TableReader, rows_of
+from pipelines.monitor.lateness import Lateness, lateness_lines, lateness_of
+from pipelines.monitor.reader import TableReader, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from pipelines.model.durations import format_duration, micros
 from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule
 from pipelines.model.time import EPOCH, iso
-from pipelines.observe.entries import read_facts
-from pipelines.observe.reader import Condition, TableReader, rows_of
+from pipelines.monitor.entries import read_facts
+from pipelines.monitor.reader import Condition, TableReader, rows_of
 
 _SHOWN = 20
 _INTEGERS = {"TINYINT", "SMALLINT", "INT", "BIGINT"}

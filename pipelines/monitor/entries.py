@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from pipelines.control.facts import Facts
 from pipelines.model.time import EPOCH
-from pipelines.observe.lag import RECENT_US, Entry
-from pipelines.observe.reader import Condition, TableReader, rows_of
+from pipelines.monitor.lag import RECENT_US, Entry
+from pipelines.monitor.reader import Condition, TableReader, rows_of
 
 DAYS = 30
 """How many days of runs, up to the last one, are looked at."""
@@ -27,7 +27,7 @@ def last_days(reader: TableReader) -> list[Condition]:
 
 
 def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict[str, Entry | None], dict[str, list[Entry]]]:
-    """The latest entry of each query, None without one; and its recent ones (`pipelines.observe.lag`), the latest last."""
+    """The latest entry of each query, None without one; and its recent ones (`pipelines.monitor.lag`), the latest last."""
     days = last_days(reader)
     latest: dict[str, Entry | None] = dict.fromkeys(queries)
     recent: dict[str, list[Entry]] = {}
