@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from pipelines.config.streams import rule_of
-from pipelines.control.context import open_context
+from pipelines.context import open_context
 from pipelines.control.rule import registered_rule
 from pipelines.jobs.backfill import backfill
 from pipelines.jobs.settle import open_settle

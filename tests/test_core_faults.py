@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.control.context import open_context
+from pipelines.context import open_context
 from pipelines.control.facts import Settled
 from pipelines.control.position import settled_position
 from pipelines.control.store import read_facts
@@ -30,7 +30,7 @@ def no_close(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a process would still write on its way out is lost, as by a kill."""
 
     def patch() -> pytest.MonkeyPatch:
-        from pipelines.control.context import Context
+        from pipelines.context import Context
 
         monkeypatch.setattr(Context, "close", lambda self: None)
         return monkeypatch

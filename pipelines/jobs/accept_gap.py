@@ -1,7 +1,7 @@
 """Accept gap: give up records that Kafka no longer has, so that ingest goes on behind them."""
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.control.context import open_context
+from pipelines.context import open_context
 from pipelines.control.gaps import Gap, acceptance, after
 from pipelines.ingest.position import position
 from pipelines.ingest.state import read_progress

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
-from pipelines.control.context import Context, open_context
+from pipelines.context import Context, open_context
 from pipelines.control.position import BACKFILL
 from pipelines.control.rule import PROPERTY, register_rule, registered_rule
 from pipelines.jobs.settle import open_settle

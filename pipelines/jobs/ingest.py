@@ -10,7 +10,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.control.context import Context, open_context
+from pipelines.context import Context, open_context
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse import parse, rules_of

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.config.model import Config
-from pipelines.control.context import Context, open_context
+from pipelines.context import Context, open_context
 from pipelines.control.facts import Fact
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.state import newest_ingested, read_progress

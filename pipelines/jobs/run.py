@@ -3,7 +3,7 @@
 import time
 
 from pipelines.config.model import Config
-from pipelines.control.context import open_context
+from pipelines.context import open_context
 from pipelines.ingest.landings import Landings
 from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest

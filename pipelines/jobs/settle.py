@@ -3,7 +3,7 @@
 import time
 
 from pipelines.config.model import Config
-from pipelines.control.context import Context, open_context
+from pipelines.context import Context, open_context
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
 from pipelines.settle.run import Earliest, Settle, SettleResult

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import TriggerConfig
-from pipelines.control.context import Context
+from pipelines.context import Context
 from pipelines.control.facts import Fact
 from pipelines.ingest.state import KEY, StreamProgress, read_progress
 from pipelines.lake.history import Commit, files_taken

@@ -6,7 +6,7 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 
-from pipelines.control.context import Context
+from pipelines.context import Context
 from pipelines.control.facts import Fact, Settled
 from pipelines.control.position import KEY, settled_position
 from pipelines.ingest.state import Landed, landed_since
