@@ -1,4 +1,4 @@
-"""What it costs to see which lines of landing files are blank: by a pattern, as `pipelines.ingest.files` does it, and by
+"""What it costs to see which lines of landing files are blank: by a pattern, as `pipelines.ingest.sources.files` does it, and by
 translating each line, as it did before. In turns, over the impressions of W1, counted by file.
 
     .venv/bin/python benchmarks/blank_lines.py [--rounds 3] [--dir DIR]
@@ -17,7 +17,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from workloads import ROOT, WORKLOADS, generate  # noqa: E402
 
 from pipelines.config.model import SparkConfig  # noqa: E402
-from pipelines.ingest.files import landed_lines  # noqa: E402
+from pipelines.ingest.sources.files import landed_lines  # noqa: E402
 from pipelines.session import spark_session  # noqa: E402
 
 

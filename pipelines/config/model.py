@@ -27,6 +27,9 @@ from pipelines.model.names import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, INTERNAL_
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Partitioning = Literal["date", "hour"]
 
+# The files of a landing directory that hold events.
+FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
+
 
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pyspark.sql import functions as F
 
-from pipelines.checkpoints import kafka_offsets
 from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import Gap, accepted, find_gaps
+from pipelines.ingest.offsets import kafka_offsets
 from pipelines.ingest.state import WriterState
 from pipelines.kafka.client import Topic, topic_id, topic_now
 from pipelines.lake.tables import Lake

@@ -14,10 +14,9 @@ from urllib.parse import unquote
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.checkpoints import files_read
-from pipelines.config.model import FilesSource, KafkaSource
+from pipelines.config.model import FILE_NAMES, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
-from pipelines.ingest.files import FILE_NAMES
+from pipelines.ingest.offsets import files_read
 from pipelines.ingest.position import Position, landed_offsets
 from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream

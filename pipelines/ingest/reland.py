@@ -18,17 +18,17 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipelines.checkpoints import files_read, kafka_start
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import FILE_NAMES, Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
-from pipelines.ingest.files import FILE_NAMES, landed_lines
-from pipelines.ingest.kafka import read_kafka_ranges
+from pipelines.ingest.offsets import files_read, kafka_start
 from pipelines.ingest.parse import parse, rules_of
 from pipelines.ingest.position import position
 from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
+from pipelines.ingest.sources.files import landed_lines
+from pipelines.ingest.sources.kafka import read_kafka_ranges
 from pipelines.ingest.state import WriterState
 from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
 from pipelines.lake.history import RELAND, Commit

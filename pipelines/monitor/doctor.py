@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import FILE_NAMES, Config, KafkaSource
 from pipelines.config.secrets import resolve
-from pipelines.ingest.files import FILE_NAMES
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count
 from pipelines.lake.tables import Lake

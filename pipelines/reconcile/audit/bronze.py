@@ -8,9 +8,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.checkpoints import files_read
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
+from pipelines.ingest.offsets import files_read
 from pipelines.ingest.reland import files_without_rows, location
 from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at

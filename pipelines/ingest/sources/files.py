@@ -6,11 +6,9 @@ import structlog
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FilesSource, TriggerConfig
+from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
 from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
-
-FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
 
 log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.model import FilesSource, KafkaSource, TriggerConfig
-from pipelines.ingest.files import read_files
-from pipelines.ingest.kafka import read_kafka
+from pipelines.ingest.sources.files import read_files
+from pipelines.ingest.sources.kafka import read_kafka
 
 
 def read_stream(

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.kafka_options import for_java
 from pipelines.config.model import KafkaSource
-from pipelines.ingest.avro import decoded
+from pipelines.ingest.sources.avro import decoded
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count
 from pipelines.kafka.connection import resolved_options, servers_of
