@@ -20,7 +20,7 @@ from check_result import compare, truth  # noqa: E402
 from contenders import Contender, rejoin  # noqa: E402
 from workloads import ROOT, STREAMS, WORKLOADS, generate, load  # noqa: E402
 
-from pipelines.generate.broker import local_broker  # noqa: E402
+from pipelines.demo.broker import local_broker  # noqa: E402
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from workloads import ROOT, STREAMS, WORKLOADS, Workload, generate, load  # noqa: E402
 
-from pipelines.generate.broker import local_broker  # noqa: E402
+from pipelines.demo.broker import local_broker  # noqa: E402
 
 EXACT = ("rejoin", "spark batch")
 MIB = 2**20

@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from processes import measured  # noqa: E402
 
 from pipelines.config.load import load_config  # noqa: E402
-from pipelines.generate.broker import local_broker  # noqa: E402
+from pipelines.demo.broker import local_broker  # noqa: E402
 from pipelines.kafka.client import create_topic, produce  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

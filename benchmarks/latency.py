@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from workloads import PARTITIONS, ROOT, STREAMS, WORKLOADS, overrides  # noqa: E402
 
 from pipelines.config.model import KafkaSource  # noqa: E402
-from pipelines.generate.broker import local_broker  # noqa: E402
+from pipelines.demo.broker import local_broker  # noqa: E402
 from pipelines.kafka.client import create_topic  # noqa: E402
 
 REMEMBERED_SECONDS = 180

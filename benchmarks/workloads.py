@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config.model import KafkaSource
-from pipelines.generate.broker import Broker
+from pipelines.demo.broker import Broker
 from pipelines.kafka.client import create_topic, produce
 
 ROOT = Path(__file__).parent.parent

@@ -74,7 +74,7 @@ def demo(
     """Generate a day of events, run every stage over it, reconcile, and say what happened."""
     from contextlib import nullcontext
 
-    from pipelines.generate.broker import local_broker
+    from pipelines.demo.broker import local_broker
     from pipelines.jobs.demo import clear, keep_settings, run_demo
 
     _configuration(conf, sets)  # a mistake in it must not cost the earlier demo
@@ -122,7 +122,7 @@ def generate(
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
-    from pipelines.generate.model import DayModel
+    from pipelines.demo.generator import DayModel
     from pipelines.jobs.generate import run_generate
 
     config = _configuration(conf, sets)

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
 from pipelines.config.model import Config, SparkConfig
-from pipelines.generate.broker import Broker, local_broker
+from pipelines.demo.broker import Broker, local_broker
 from pipelines.lake.tables import Lake
 from pipelines.session import spark_session
 from tests.kafka_replay import KafkaReplay

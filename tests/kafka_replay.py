@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
 from pipelines.config.model import KafkaSource
-from pipelines.generate.broker import Broker
+from pipelines.demo.broker import Broker
 from pipelines.kafka.client import create_topic, produce
 from tests.builders import play, shown
 from tests.replay import Replay

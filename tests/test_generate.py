@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from pipelines.config.load import load_config
-from pipelines.generate.model import DayModel
+from pipelines.demo.generator import DayModel
 from pipelines.jobs.generate import run_generate
 
 CONF = Path(__file__).parent.parent / "conf"

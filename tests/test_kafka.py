@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.generate.broker import Broker
+from pipelines.demo.broker import Broker
 from pipelines.kafka.client import create_topic, partition_count, produce
 from pipelines.model.errors import SourceError
 from pipelines.reconcile.audit.offsets import Offsets

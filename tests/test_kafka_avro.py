@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.generate.broker import local_broker
-from pipelines.generate.model import DayModel
+from pipelines.demo.broker import local_broker
+from pipelines.demo.generator import DayModel
 from pipelines.jobs.generate import run_generate
 from pipelines.model.errors import ConfigError
 from pipelines.monitor.doctor import examine

@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
 from pipelines.config.model import KafkaSource
-from pipelines.generate.broker import Broker, local_broker
+from pipelines.demo.broker import Broker, local_broker
 from pipelines.ingest.sources.kafka import read_kafka
 from pipelines.jobs.ingest import ingest
 from pipelines.kafka.client import create_topic, produce

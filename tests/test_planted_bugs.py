@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines import sink
-from pipelines.generate.model import DayModel, generate_day
+from pipelines.demo.generator import DayModel, generate_day
 from pipelines.jobs import join as join_job
 from pipelines.model.events import Streams
 from pipelines.settle import run as settle_run

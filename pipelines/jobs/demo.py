@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.generate.files import Wave, waves
-from pipelines.generate.model import DayModel, generate_day
+from pipelines.demo.files import Wave, waves
+from pipelines.demo.generator import DayModel, generate_day
 from pipelines.jobs.generate import deliver, targets_of
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.join import join

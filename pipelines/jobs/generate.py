@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
-from pipelines.generate.files import Wave, waves, write_lines
-from pipelines.generate.model import DayModel, generate_day
+from pipelines.demo.files import Wave, waves, write_lines
+from pipelines.demo.generator import DayModel, generate_day
 from pipelines.kafka.avro_values import NotAvroError, from_json, read_schema
 from pipelines.kafka.client import create_topic, produce
 

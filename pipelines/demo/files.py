@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.generate.model import Day
+from pipelines.demo.generator import Day
 
 
 @dataclass(frozen=True, kw_only=True)
