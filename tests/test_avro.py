@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from pipelines.config.model import ValueConfig
-from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.parse.json import parse
+from pipelines.ingest.parse.rules import ParseRules
 from pipelines.ingest.sources.avro import decoded
 from pipelines.ingest.writer import accepted, quarantined
 from pipelines.kafka.avro_values import NotAvroError, from_json, read_schema, to_json

@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.ingest.parse import ParseRules, parse
+from pipelines.ingest.parse.json import parse
+from pipelines.ingest.parse.rules import ParseRules
 from pipelines.model.events import EventStream
 
 TIME = '"t":"2026-01-01T00:00:00Z"'

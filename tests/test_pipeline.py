@@ -8,7 +8,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.ingest.parse import parse, rules_of
+from pipelines.ingest.parse.json import parse
+from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.recovery import not_quarantined_before
 from pipelines.ingest.writer import quarantined
 from tests import oracle

@@ -24,7 +24,8 @@ from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
 from pipelines.ingest.offsets import files_read, kafka_start
-from pipelines.ingest.parse import parse, rules_of
+from pipelines.ingest.parse.json import parse
+from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.position import position
 from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
 from pipelines.ingest.sources.files import landed_lines

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.ingest.landings import Landings
-from pipelines.ingest.parse import is_decoded
+from pipelines.ingest.parse.json import is_decoded
 from pipelines.ingest.position import Position
 from pipelines.ingest.recovery import ORIGIN, Recovery, payload
 from pipelines.ingest.state import KEY, StreamProgress, WriterState

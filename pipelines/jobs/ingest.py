@@ -13,7 +13,8 @@ from pipelines.config.model import Config, KafkaSource
 from pipelines.context import Context, open_context
 from pipelines.ingest.idle import IdleWatch
 from pipelines.ingest.landings import Landings
-from pipelines.ingest.parse import parse, rules_of
+from pipelines.ingest.parse.json import parse
+from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
 from pipelines.ingest.state import read_progress

@@ -1,0 +1,59 @@
+"""The limits of ingest, the reasons for quarantine, and what the rules of a value share."""
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pipelines.config.model import Config
+from pipelines.model.durations import micros
+from pipelines.model.time import to_micros
+
+CORRUPT = "__corrupt"
+
+
+class Reason(str, Enum):
+    """Why an event is in quarantine."""
+
+    TOMBSTONE = "tombstone"
+    NOT_AVRO = "not_avro"
+    NOT_UTF8 = "not_utf8"
+    OVERSIZE = "oversize"
+    NOT_JSON = "not_json"
+    WRONG_TYPE = "wrong_type"
+    MISSING_REQUIRED = "missing_required"
+    UNPARSEABLE_TIME = "unparseable_time"
+    FUTURE_TIME = "future_time"
+    IMPLAUSIBLE_TIME = "implausible_time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseRules:
+    """Limits of the door: bytes of one event, how far an event time may lie ahead of its record, and the earliest event time
+    (both in microseconds)."""
+
+    max_event_bytes: int
+    max_future_skew_us: int
+    earliest_us: int
+
+
+def rules_of(config: Config) -> ParseRules:
+    return ParseRules(
+        max_event_bytes=config.ingest.max_event_bytes,
+        max_future_skew_us=micros(config.join.max_future_skew),
+        earliest_us=to_micros(config.ingest.earliest_event_time),
+    )
+
+
+def judge(reason: Reason, detail: Column) -> Column:
+    return F.struct(F.lit(reason.value).alias("reason"), detail.alias("detail"))
+
+
+def parsed_column(name: str) -> Column:
+    return F.col("__parsed").getField(name)
+
+
+def any_of(conditions: list[Column]) -> Column:
+    return reduce(lambda a, b: a | b, (F.coalesce(c, F.lit(False)) for c in conditions), F.lit(False))

@@ -1,0 +1,49 @@
+"""Reading times: ISO-8601 with an offset, or epoch milliseconds; and what disqualifies an event's time."""
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pipelines.ingest.parse.rules import ParseRules, Reason, judge, parsed_column
+from pipelines.model.events import EventStream
+
+_ISO = (
+    r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"
+    r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
+)
+_USUAL_ISO = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z$"
+_EPOCH_MILLIS = r"^-?\d{1,15}$"
+
+
+def parse_time(text: Column) -> Column:
+    """ISO-8601 with offset (seconds and fraction optional, cut to microseconds), or epoch milliseconds; else null."""
+    # What nearly all events have is read by Spark itself, which is lenient, but not with text of that form.
+    usual = F.when(text.rlike(_USUAL_ISO), text.try_cast("timestamp"))
+    part = [F.regexp_extract(text, _ISO, group) for group in range(8)]
+    clock = F.concat(part[2], F.when(part[3] == "", ":00").otherwise(part[3]), F.lit("."))
+    fraction = F.rpad(F.substring(part[4], 1, 6), 6, "0")
+    minutes = F.when(part[7] == "", "00").otherwise(part[7])
+    offset = F.when(part[5] != "", "Z").otherwise(F.concat(part[6], F.lit(":"), minutes))
+    iso = F.concat(part[1], F.lit("T"), clock, fraction, offset)
+    epoch = F.timestamp_millis(text.try_cast("bigint"))
+    unusual = F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), iso.try_cast("timestamp"))
+    return F.coalesce(usual, unusual)
+
+
+def not_a_time(name: str) -> Column:
+    text = parsed_column(name)
+    detail = F.concat(F.lit(f"{name}: "), F.left(text, F.lit(100)), F.lit(" is not ISO-8601 with offset, or epoch ms"))
+    unreadable = text.isNotNull() & F.col("__event").getField(name).isNull()
+    return F.when(unreadable, judge(Reason.UNPARSEABLE_TIME, detail))
+
+
+def from_the_future(stream: EventStream, rules: ParseRules) -> Column:
+    ahead = F.unix_micros(F.col("__event").getField(stream.event_time)) - F.unix_micros("__raw.record_time")
+    seconds = F.floor(ahead / 1_000_000).cast("string")
+    detail = F.concat(F.lit(f"{stream.event_time} is "), seconds, F.lit(" s ahead of its record"))
+    return F.when(ahead > F.lit(rules.max_future_skew_us), judge(Reason.FUTURE_TIME, detail))
+
+
+def before_all_events(stream: EventStream, rules: ParseRules) -> Column:
+    time = F.col("__event").getField(stream.event_time)
+    detail = F.concat(F.lit(f"{stream.event_time} "), time.cast("string"), F.lit(" UTC is too early: seconds for milliseconds?"))
+    return F.when(F.unix_micros(time) < F.lit(rules.earliest_us), judge(Reason.IMPLAUSIBLE_TIME, detail))
