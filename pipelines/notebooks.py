@@ -11,8 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli import default_configuration
-from pipelines.config.load import load_config
+from pipelines.config.load import default_configuration, load_config
 from pipelines.config.model import Config
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError

@@ -59,7 +59,7 @@ def test_help_names_every_command_and_answers_at_once() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_without_spark(command: str) -> None:
     code = (
-        "import sys; from pipelines.cli import app\n"
+        "import sys; from pipelines.cli.app import app\n"
         f"try: app(['{command}', '--help'], standalone_mode=False)\n"
         "finally: assert not {'pyspark', 'pandas', 'great_expectations'} & set(sys.modules), 'heavy import for help'"
     )

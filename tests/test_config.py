@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines.cli import app
 from pipelines.config import secrets
 from pipelines.config.load import load_config
 from pipelines.config.secrets import resolve
@@ -122,7 +122,7 @@ def test_a_mistake_names_key_and_remedy(override: str, message: str) -> None:
 
 
 def test_doctests_hold() -> None:
-    for module in (durations, cli, time, format, secrets, gaps, errors):
+    for module in (durations, app, time, format, secrets, gaps, errors):
         assert doctest.testmod(module).failed == 0
 
 

@@ -270,7 +270,7 @@ def test_looking_at_a_local_lake_imports_neither_spark_nor_pandas(tmp_path: Path
         archive.extractall(tmp_path, filter="data")
     lake = next(tmp_path.rglob("ledger")).parent
     code = (
-        "import sys; from pipelines.cli import app\n"
+        "import sys; from pipelines.cli.app import app\n"
         "for words in (['status'], ['status', '--format', 'json'], ['show', 'playbacks'], ['explain', 'p1']):\n"
         f"    app([*words, '--set', 'lake={lake}'], standalone_mode=False)\n"
         "assert not {'pyspark', 'pandas', 'great_expectations'} & set(sys.modules), 'heavy import'"

@@ -5,6 +5,7 @@ A mistake is a `ConfigError`: the file (or `--set`), the key path, what is wrong
 
 import difflib
 import re
+import sys
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def default_configuration() -> Path:
+    """conf/playback.yml here, else beside the package (a checkout), else as installed."""
+    here = Path("conf/playback.yml")
+    places = (here, Path(__file__).resolve().parents[2] / here, Path(sys.prefix) / "share/rejoin" / here)
+    return next((place for place in places if place.is_file()), here)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

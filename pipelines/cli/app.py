@@ -1,0 +1,152 @@
+"""What every command shares: the application, common options, how a configuration and a lake are opened, how an error ends."""
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pipelines import __version__
+from pipelines.model.errors import RejoinError, first_line, is_interrupted
+
+if TYPE_CHECKING:
+    from pipelines.config.model import Config
+    from pipelines.lake.tables import Lake
+    from pipelines.monitor.reader import TableReader
+
+app = typer.Typer(
+    name="rejoin",
+    help="Join two event streams into Delta tables, lose nothing, and prove it every night.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+_INTERRUPTED = 130
+
+Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. --set join.hot_window=30m; or with @FILE all keys of a YAML file. May be repeated.",
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show stack traces and Spark's own warnings.")]
+
+
+class Format(str, Enum):
+    text = "text"
+    json = "json"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rejoin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def read_configuration(conf: Path | None, sets: list[str] | None) -> "Config":
+    from pipelines.config.load import default_configuration, load_config
+
+    return load_config(conf or default_configuration(), sets or [])
+
+
+def open_lake(config: "Config", debug: bool) -> "Lake":
+    from pipelines.cli.logs import configure_logs
+    from pipelines.lake.tables import Lake
+    from pipelines.session import spark_session
+
+    configure_logs()
+    return Lake(spark_session(config.spark, debug=debug), config)
+
+
+def open_tables(config: "Config", debug: bool) -> "TableReader":
+    from pipelines.monitor.reader import open_reader
+
+    return open_reader(config, lambda: open_lake(config, debug))
+
+
+def date_of(value: datetime | None) -> Any:
+    return value.date() if value else None
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Entry point of `rejoin`, `python -m pipelines` and spark-submit."""
+    sys.argv[1:] = _options_last(sys.argv[1:])
+    debug = "--debug" in sys.argv
+    if not debug:
+        # Py4J logs the interrupt that stops us, with its stack trace.
+        logging.getLogger().addHandler(logging.NullHandler())
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
+
+
+def _options_last(words: list[str]) -> list[str]:
+    """`--conf`, `--set` and `--debug` may also stand before the command.
+
+    >>> _options_last(["--conf", "my.yml", "--debug", "ingest", "--once"])
+    ['ingest', '--conf', 'my.yml', '--debug', '--once']
+    """
+    moved, rest = [], list(words)
+    while rest and rest[0].partition("=")[0] in ("--conf", "-c", "--set", "--debug"):
+        takes_value = rest[0] in ("--conf", "-c", "--set")
+        moved += rest[: 1 + takes_value]
+        rest = rest[1 + takes_value :]
+    return [*rest[:1], *moved, *rest[1:]]
+
+
+def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
+    try:
+        code = command()
+        return _unless_meant(code) if isinstance(code, int) else 0
+    except typer.Exit as done:
+        return _unless_meant(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _unless_meant(_INTERRUPTED)
+    except typer.TyperException as error:
+        words = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
+        return _fail(f"{error.format_message()} (see rejoin {words + ' ' if words else ''}--help)", debug)
+    except RejoinError as error:
+        return _fail(str(error), debug)
+    except Exception as error:
+        return _unless_meant(_INTERRUPTED) if is_interrupted(error) else _fail(_unexpected(error), debug)
+
+
+def _unexpected(error: Exception) -> str:
+    return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
+
+
+def _unless_meant(code: int) -> int:
+    """Being interrupted is how a command that runs until stopped ends: no failure."""
+    words = set(sys.argv[1:])
+    runs_until_stopped = bool(words & {"ingest", "join", "settle", "run"}) and not words & {"--once", "--all"}
+    return 0 if code == _INTERRUPTED and runs_until_stopped else code
+
+
+def _fail(message: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"rejoin: {' '.join(message.split())}", file=sys.stderr)
+    return 2
