@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.monitor.lateness import Lateness
 from pipelines.reconcile.audit.books import Books
@@ -12,8 +12,27 @@ from pipelines.reconcile.compare.pins import Pins
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.span import Range
 
-if TYPE_CHECKING:  # `report` renders this, so it is imported the other way
-    from pipelines.reconcile.report.history import EarlierRun
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """What a run found; shares are of the outcomes in the table, and of the accepted events of both streams. None: unknown."""
+
+    run_id: str
+    finished_at: str
+    verdict: str
+    differences: int
+    unattributed_share: float | None
+    late_share: float | None
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> "EarlierRun":
+        streams = report.get("bronze", report.get("door", ()))  # `door` until schema version 1
+        rows, accepted = sum(h["table_rows"] for h in report["hours"]), sum(s["accepted"] for s in streams)
+        return cls(
+            **{name: report[name] for name in ("run_id", "finished_at", "verdict", "differences")},
+            unattributed_share=report["account"]["unattributed"] / rows if rows else None,
+            late_share=sum(s["late"] for s in streams) / accepted if accepted else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +65,7 @@ class Reconciliation:
     lateness: Lateness
     configuration: dict[str, Any]
     versions: dict[str, str]
-    earlier: list["EarlierRun"]
+    earlier: list[EarlierRun]
 
     @property
     def counts(self) -> dict[str, int]:

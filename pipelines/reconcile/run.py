@@ -27,8 +27,8 @@ from pipelines.reconcile.compare.diff import DiffClass
 from pipelines.reconcile.compare.pins import pin
 from pipelines.reconcile.expectations import load_suites, suites_directory, validate
 from pipelines.reconcile.repair import repair
-from pipelines.reconcile.report.history import EarlierRun, past_reports, record_repairs, reported
-from pipelines.reconcile.result import Reconciliation
+from pipelines.reconcile.report.history import past_reports, record_repairs, reported
+from pipelines.reconcile.result import EarlierRun, Reconciliation
 from pipelines.reconcile.span import Range
 from pipelines.reconcile.summary import frames, parameters
 

@@ -1,7 +1,6 @@
 """The lake's own history of reconciliations: runs, rows that differed, rows that were repaired and why."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,6 @@ from pipelines.model.schemas import DIFFS_SCHEMA, RECONCILIATIONS_SCHEMA
 from pipelines.reconcile.result import Reconciliation
 
 _RUNS_SHOWN = 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlierRun:
-    """What a run found; shares are of the outcomes in the table, and of the accepted events of both streams. None: unknown."""
-
-    run_id: str
-    finished_at: str
-    verdict: str
-    differences: int
-    unattributed_share: float | None
-    late_share: float | None
-
-    @classmethod
-    def of(cls, report: dict[str, Any]) -> "EarlierRun":
-        streams = report.get("bronze", report.get("door", ()))  # `door` until schema version 1
-        rows, accepted = sum(h["table_rows"] for h in report["hours"]), sum(s["accepted"] for s in streams)
-        return cls(
-            **{name: report[name] for name in ("run_id", "finished_at", "verdict", "differences")},
-            unattributed_share=report["account"]["unattributed"] / rows if rows else None,
-            late_share=sum(s["late"] for s in streams) / accepted if accepted else None,
-        )
 
 
 def past_reports(lake: Lake) -> list[dict[str, Any]]:

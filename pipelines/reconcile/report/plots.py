@@ -14,7 +14,7 @@ import vl_convert
 from pipelines.model.histogram import END_OF, NAMES, Histogram
 from pipelines.monitor.lateness import Lateness
 from pipelines.reconcile.compare.diff import HourSummary
-from pipelines.reconcile.report.history import EarlierRun
+from pipelines.reconcile.result import EarlierRun
 
 _WIDTH, _HEIGHT = 330, 200
 _MOST_HOURS = 240
