@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from processes import running, wait_until  # noqa: E402
-from traffic import Load, ReadableRows, all_readable, create_topics, percentiles  # noqa: E402
+from readable_rows import ReadableRows, all_readable, percentiles  # noqa: E402
+from traffic import Load, create_topics  # noqa: E402
 from workloads import ROOT, WORKLOADS, overrides  # noqa: E402
 
 from pipelines.generate.broker import local_broker  # noqa: E402

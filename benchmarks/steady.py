@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -35,18 +36,10 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import event_log  # noqa: E402
 from processes import measured, running, usage, wait_until  # noqa: E402
+from readable_rows import ReadableRows, all_readable, percentiles  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from traffic import (  # noqa: E402
-    Load,
-    ReadableRows,
-    all_readable,
-    create_topics,
-    impression,
-    percentiles,
-    playback,
-    send_pairs,
-)
+from traffic import Load, create_topics, impression, playback, send_pairs  # noqa: E402
 from workloads import ROOT, STREAMS, WORKLOADS, overrides  # noqa: E402
 
 from pipelines.generate.broker import local_broker  # noqa: E402
@@ -62,6 +55,8 @@ Result = dict[str, Any]
 
 def main() -> None:
     options = _options()
+    # So that what has been started is stopped on the way out of a termination too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     home = options.dir.absolute() / "steady"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
