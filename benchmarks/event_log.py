@@ -12,7 +12,9 @@ _EXECUTION = "org.apache.spark.sql.execution.ui.SparkListenerSQLExecutionStart"
 _JOB = "SparkListenerJobStart"
 _BEGINS = tuple(f'{{"Event":"{name}"' for name in (_EXECUTION, _JOB))
 # What Spark calls an execution of a streaming query, with what Delta says before and after it.
-_STREAMING = re.compile(r"(?P<lane>[^\n]*)\nid = \S+\nrunId = \S+\nbatch = (?:\d+|init)(?P<rest>.*)", re.DOTALL)
+_STREAMING = re.compile(
+    r"(?:Delta: )*(?P<lane>[^\n]*)\nid = \S+\nrunId = \S+\nbatch = (?P<batch>\d+|init)(?P<rest>.*)", re.DOTALL
+)
 _LONGEST = 72
 _WRAPPERS = ("WholeStageCodegen", "AdaptiveSparkPlan", "InputAdapter", "Project")
 
@@ -31,11 +33,12 @@ def settings(folder: Path) -> dict[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class Activity:
     """Executions and jobs that began within a window. An execution that another one has started counts too; `nested` are those.
-    `profile` counts the executions by lane, statement and plan."""
+    `micro_batches` are those that executions were for; `profile` counts the executions by lane, statement and plan."""
 
     executions: int
     nested: int
     jobs: int
+    micro_batches: int
     profile: Counter[tuple[str, str, str]]
 
 
@@ -58,6 +61,9 @@ def activity(folder: Path, begin: float, end: float) -> Activity:
         executions=len(executions),
         nested=sum(_root(event) != event["executionId"] for event in executions),
         jobs=jobs,
+        micro_batches=len(
+            {found.groups()[:2] for found in map(_STREAMING.match, (e["description"] for e in executions)) if found}
+        ),
         profile=Counter(_kind(event, roots) for event in executions),
     )
 
@@ -80,8 +86,7 @@ def _kind(event: dict[str, Any], roots: dict[int, str]) -> tuple[str, str, str]:
     those of Delta, within one, are its too."""
     description = event["description"]
     if found := _STREAMING.match(description):
-        lane = found["lane"].removeprefix("Delta: ").strip()
-        return lane, _general(found["rest"].strip(" :-")) or "-", _plan(event["sparkPlanInfo"])
+        return found["lane"], _general(found["rest"].strip(" :-")) or "-", _plan(event["sparkPlanInfo"])
     caller = _general(roots.get(_root(event), description))
     own = _general(description)
     statement = caller if own == caller or " at " in own else f"{caller}: {own}"
