@@ -33,12 +33,13 @@ def settings(folder: Path) -> dict[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class Activity:
     """Executions and jobs that began within a window. An execution that another one has started counts too; `nested` are those.
-    `micro_batches` are those that executions were for; `profile` counts the executions by lane, statement and plan."""
+    `micro_batches` are, by streaming query, those whose first execution was one of them. `profile` counts the executions by lane,
+    statement and plan."""
 
     executions: int
     nested: int
     jobs: int
-    micro_batches: int
+    micro_batches: Counter[str]
     profile: Counter[tuple[str, str, str]]
 
 
@@ -46,24 +47,28 @@ def activity(folder: Path, begin: float, end: float) -> Activity:
     """What began from `begin` to `end` (seconds, the end exclusive), by the one log in a folder."""
     (log,) = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     roots: dict[int, str] = {}
+    first: dict[tuple[str, str], float] = {}
     executions: list[dict[str, Any]] = []
     jobs = 0
     for event in _events(log):
         is_job = event["Event"] == _JOB
+        at = event["Submission Time" if is_job else "time"] / 1000
         if not is_job:
             roots[event["executionId"]] = event["description"]
-        if begin <= event["Submission Time" if is_job else "time"] / 1000 < end:
+            if found := _STREAMING.match(event["description"]):
+                first.setdefault((found["lane"], found["batch"]), at)
+        if begin <= at < end:
             if is_job:
                 jobs += 1
             else:
                 executions.append(event)
+    micro_batches = Counter({lane: 0 for lane, _ in first})
+    micro_batches.update(lane for (lane, _), at in first.items() if begin <= at < end)
     return Activity(
         executions=len(executions),
         nested=sum(_root(event) != event["executionId"] for event in executions),
         jobs=jobs,
-        micro_batches=len(
-            {found.groups()[:2] for found in map(_STREAMING.match, (e["description"] for e in executions)) if found}
-        ),
+        micro_batches=micro_batches,
         profile=Counter(_kind(event, roots) for event in executions),
     )
 

@@ -61,11 +61,12 @@ def test_executions_of_a_streaming_query_are_of_the_lane_with_its_name(
     assert list(found.profile) == [(lane, statement, "LocalTableScan [path, size]")]
 
 
-def test_a_micro_batch_counts_once(tmp_path: Path) -> None:
-    names = ("join", "Delta: join", "ingest:p")
-    events = [execution(n, 11, f"{name}\nid = a\nrunId = b\nbatch = 3") for n, name in enumerate(names)]
-    events.append(execution(9, 12, "join\nid = a\nrunId = b\nbatch = 4 - MERGE operation"))
-    assert activity(log_of(tmp_path, *events), 10, 20).micro_batches == 3
+def test_a_micro_batch_counts_once_where_its_first_execution_began(tmp_path: Path) -> None:
+    batches = [("join", 3, 9), ("join", 3, 11), ("join", 4, 12), ("Delta: join", 4, 13), ("ingest:p", 3, 14), ("join", 5, 20)]
+    events = [
+        execution(n, second, f"{lane}\nid = a\nrunId = b\nbatch = {batch}") for n, (lane, batch, second) in enumerate(batches)
+    ]
+    assert activity(log_of(tmp_path, *events), 10, 20).micro_batches == {"join": 1, "ingest:p": 1}
 
 
 def test_the_profile_is_per_ten_seconds_with_the_most_frequent_lane_first(tmp_path: Path) -> None:
