@@ -10,7 +10,7 @@ The other contender is benchmarks/peers/spark_bare_lanes.py, of `--once` benchma
 A steady load: the contender starts with a new lake and new topics under load (benchmarks/traffic.py). From its first readable row
 on it has `--warm-up` seconds; then a window of `--minutes` is measured. SQL executions and jobs are those that Spark's event log
 says began in the window, nested executions among them; processor seconds are those of the process and all its descendants, the
-writing of the event log included. Each contender has three queries: where one of them began fewer than one micro-batch in 10 s, it
+writing of the event log included. Each contender has three queries: where one of them began fewer than 1 micro-batch in 10 s, it
 has missed triggers, and the other figures of the 10 s are too low. Latency is that of each playback sent in the window that has a
 match: from the timestamp of its Kafka record to the modification time of the Delta log entry that has its row with its exposure.
 
