@@ -1,13 +1,16 @@
 """Running a command and watching it: wall time, processor time, and the memory of all its processes together."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _EVERY_SECONDS = 0.2
+_STOPS_WITHIN = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,59 @@ def measured(command: Sequence[str], log: Path, *, cwd: Path | None = None, env:
         said = "\n".join([*text.splitlines()[-5:], *log.read_text(errors="replace").splitlines()[-15:]])
         raise RuntimeError(f"{command[0]} {command[1]} exited {process.returncode}; its log is {log}\n{said}")
     return Run(seconds=seconds, cpu=cpu, peak=peak, output=text)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], log: Path, *, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs until stopped; on the way out it gets SIGTERM, and what is left of it after a minute is killed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(list(command), stdout=out, stderr=out, cwd=cwd)  # noqa: S603
+        try:
+            yield process
+        finally:
+            tree = usage(process.pid)
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOPS_WITHIN)
+            _end(process, tree.keys() - {process.pid})
+
+
+def _end(process: subprocess.Popen[bytes], descendants: set[int]) -> None:
+    """Kill a process that has not stopped, and those of its descendants that outlive it by ten seconds."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 10
+    while (left := {pid for pid in descendants if _command(pid)}) and time.monotonic() < deadline:
+        time.sleep(_EVERY_SECONDS)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _command(pid: int) -> bytes:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait_until(
+    done: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float, *, strict: bool = True, every: float = 2
+) -> None:
+    """Return once `done`, asked every so many seconds. Raises RuntimeError where the process ends before; where the time is over
+    too, if `strict`."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if process.poll() is not None:
+            raise RuntimeError("the process has ended; see its log")
+        if time.monotonic() > deadline:
+            if strict:
+                raise RuntimeError(f"not done within {seconds:g} s; see the log of the process")
+            return
+        time.sleep(every)
 
 
 def usage(root: int) -> dict[int, tuple[float, int]]:

@@ -74,10 +74,11 @@ def _keyed(files: list[Path]) -> Iterator[tuple[str | None, str]]:
                 yield (found.group(1) if found else None), line.rstrip("\n")
 
 
-def overrides(servers: str, lake: Path, workload: Workload) -> list[str]:
-    """`--set`s by which Rejoin reads the topics and joins over the workload's window into a lake."""
+def overrides(servers: str, lake: Path, workload: Workload, prefix: str = "") -> list[str]:
+    """`--set`s by which Rejoin reads the topics, whose names begin with `prefix`, and joins over the workload's window into a
+    lake."""
     sets = [f"lake={lake}", f"join.attribution_window={workload.window_hours}h"]
     for name in STREAMS:
-        source = {"format": "kafka", "bootstrap_servers": servers, "topic": name}
+        source = {"format": "kafka", "bootstrap_servers": servers, "topic": prefix + name}
         sets.append(f"streams.{name}.source={json.dumps(source)}")
     return [word for each in sets for word in ("--set", each)]

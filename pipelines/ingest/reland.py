@@ -68,41 +68,39 @@ def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
     by_log = unreadable_rows(lake, table, gone) + _removed_since_reland(commits)
     with reading_around(lake, gone):
         bronze = lake.read(table)
-        repeated = _repeated(bronze, stream).persist()
+        # Checkpointed, as plans that contain one another grow beyond what can be planned.
+        repeated = _repeated(bronze, stream).localCheckpoint()
+        whole = bronze if repeated.isEmpty() else _without_duplicates(bronze, stream, repeated)
         misplaced = bronze.where(~_is_placed(stream))
-        lacking = _lacking(lake, config, stream, _without_duplicates(bronze, stream, repeated)).persist()
-        try:
-            rows = lacking.count()
-            whole = _without_duplicates(bronze, stream, repeated)
-            # Counted within files, for a count of the whole table is taken from the log.
-            duplicates = _of_repeated(bronze, repeated).count() - _of_repeated(whole, repeated).count()
-            done = Relanded(
-                rows=rows,
-                duplicates=duplicates,
-                misplaced=misplaced.count(),
-                data_files=len(gone),
-                lost=max(0, by_log - rows),
-            )
-            dates = dates_of(gone) | _dates(_of_repeated(bronze, repeated))
-            dates |= _dates(misplaced) | _dates(misplaced.select(*stream.partition_values()))
+        lacking = _lacking(lake, config, stream, whole).localCheckpoint()
+        rows = lacking.count()
+        # Counted within files, for a count of the whole table is taken from the log.
+        duplicates = 0 if whole is bronze else _of_repeated(bronze, repeated).count() - _of_repeated(whole, repeated).count()
+        done = Relanded(
+            rows=rows,
+            duplicates=duplicates,
+            misplaced=misplaced.count(),
+            data_files=len(gone),
+            lost=max(0, by_log - rows),
+        )
+        dates = dates_of(gone) | _dates(_of_repeated(bronze, repeated))
+        dates |= _dates(misplaced) | _dates(misplaced.select(*stream.partition_values()))
+        if dates:
+            dates |= _dates(lacking)
+
+        def rewritten(kept: DataFrame) -> DataFrame:
+            kept = kept if whole is bronze else _without_duplicates(kept, stream, repeated)
+            return _placed(kept, stream).unionByName(lacking, allowMissingColumns=True)
+
+        without = _without_rows_now(lake, config, stream, lacking)
+        with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without}):
             if dates:
-                dates |= _dates(lacking)
-
-            def rewritten(kept: DataFrame) -> DataFrame:
-                return _placed(_without_duplicates(kept, stream, repeated), stream).unionByName(lacking, allowMissingColumns=True)
-
-            without = _without_rows_now(lake, config, stream, lacking)
-            with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without}):
-                if dates:
-                    rewrite_dates(lake, table, dates, rewritten)
-                elif rows:
-                    lake.append(table, lacking)
-                elif done.lost or without:
-                    # Nothing to land; but the audit knows by the commit that the source was read again.
-                    lake.spark.sql(f"ALTER TABLE {lake.identifier(table)} SET TBLPROPERTIES ('{RELAND}' = '{len(commits)}')")
-        finally:
-            lacking.unpersist()
-            repeated.unpersist()
+                rewrite_dates(lake, table, dates, rewritten)
+            elif rows:
+                lake.append(table, lacking)
+            elif done.lost or without:
+                # Nothing to land; but the audit knows by the commit that the source was read again.
+                lake.spark.sql(f"ALTER TABLE {lake.identifier(table)} SET TBLPROPERTIES ('{RELAND}' = '{len(commits)}')")
     return done
 
 
@@ -189,16 +187,15 @@ def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: File
         "met",
     )
     events = _as_bronze(lake, config, stream, lines.select(raw.alias("__raw"))).withColumn("__at", location(F.col("source")))
-    what = _content(stream)
-    new, old = (_numbered(rows.withColumn("__what", what), "__at", "__what") for rows in (events, there))
-    exactly = _same(("__at", "__what", "__nth"))
-    new, old = (
-        new.alias("n").join(old.alias("o"), exactly, "left_anti").select("n.*"),
-        old.alias("n").join(new.alias("o"), exactly, "left_anti").select("n.*"),
-    )
-    # The same event under other columns, from before a change of the schema, is told by its id and time.
+    key = ["__at", "__what", "__nth"]
+    sides = [
+        _numbered(rows.withColumn("__what", _content(stream)), "__at", "__what").select(*key, F.struct("*").alias(name))
+        for name, rows in (("new", events), ("old", there))
+    ]
+    unmatched = sides[0].join(sides[1], key, "full_outer").where("new IS NULL OR old IS NULL").localCheckpoint()
+    # The same event under other columns, from before a change of the schema, is known by its id and time.
     event = ("__at", stream.id, stream.event_time)
-    new, old = (_numbered(rows, *event) for rows in (new, old))
+    new, old = (_numbered(unmatched.where(f"{name} IS NOT NULL").select(f"{name}.*"), *event) for name in ("new", "old"))
     left = new.alias("n").join(old.alias("o"), _same((*event, "__nth")), "left_anti")
     return left.select(*(f"n.{name}" for name in stream.bronze_schema.names))
 
