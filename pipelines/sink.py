@@ -22,10 +22,11 @@ from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 from pipelines.config.streams import rule_of
-from pipelines.control.rule import PROPERTY, registered_rule, require_same
+from pipelines.control.rule import registered_rule, require_same
 from pipelines.lake.retry import conflict_retries
 from pipelines.lake.tables import Lake, at, column_list
 from pipelines.model.events import Streams
+from pipelines.model.rule import PROPERTY
 from pipelines.session import set_within
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"

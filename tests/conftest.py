@@ -13,6 +13,7 @@ from pipelines.config.load import load_config
 from pipelines.config.model import Config, SparkConfig
 from pipelines.demo.broker import Broker, local_broker
 from pipelines.lake.tables import Lake
+from pipelines.model.rule import PROPERTY
 from pipelines.session import spark_session
 from tests.kafka_replay import KafkaReplay
 from tests.replay import Replay
@@ -93,6 +94,8 @@ def empty_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("template") / "lake"
     lake = Lake(spark, load_config(CONF / "playback.yml", [f"lake={root}"]))
     lake.ensure(*lake.tables)
+    # Of any rule: the first lane of a test registers its own.
+    spark.sql(f"ALTER TABLE {lake.identifier(lake.attributed)} UNSET TBLPROPERTIES ('{PROPERTY}')")
     return root
 
 

@@ -10,9 +10,7 @@ from pipelines.control.takeover import rule_of_0_1
 from pipelines.lake.retry import conflict_retries
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
-from pipelines.model.rule import RegisteredRule, Rule
-
-PROPERTY = "rejoin.rule"
+from pipelines.model.rule import PROPERTY, RegisteredRule, Rule
 
 
 def registered_rule(lake: Lake) -> RegisteredRule | None:

@@ -14,13 +14,13 @@ from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
 from pipelines.context import Context, open_context
 from pipelines.control.position import BACKFILL
-from pipelines.control.rule import PROPERTY, register_rule, registered_rule
+from pipelines.control.rule import register_rule, registered_rule
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.retry import conflict_retries
 from pipelines.lake.tables import Lake
 from pipelines.model.durations import micros
 from pipelines.model.errors import ConfigError
-from pipelines.model.rule import RegisteredRule, Rule
+from pipelines.model.rule import PROPERTY, RegisteredRule, Rule
 from pipelines.reconcile.compare.batch import attribute, outcome_events
 
 _DAY_US = 86_400_000_000

@@ -21,12 +21,13 @@ from pyspark.sql.types import StructType, TimestampType
 
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
-from pipelines.config.streams import streams_of
+from pipelines.config.streams import rule_of, streams_of
 from pipelines.lake.evolution import alterations
 from pipelines.lake.history import Commit
 from pipelines.lake.retry import conflict_retries, is_gone
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
+from pipelines.model.rule import PROPERTY, RegisteredRule
 from pipelines.model.schemas import TableSpec, table_specs
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
@@ -184,6 +185,8 @@ class Lake:
         partitioned = f"PARTITIONED BY ({', '.join(spec.partitions)})" if spec.partitions else ""
         # Constraints as properties, so that a table is there whole or not at all, in one commit.
         properties = self._properties(spec) | {f"delta.constraints.{name}": predicate for name, predicate in spec.checks}
+        if table == self.attributed:
+            properties[PROPERTY] = RegisteredRule(rule=rule_of(self.config)).as_json()
         name, listed = self.identifier(table), _listed(properties)
         self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
 

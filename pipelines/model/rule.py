@@ -8,6 +8,9 @@ from typing import Any
 
 from pipelines.model.durations import format_duration, parse_duration
 
+PROPERTY = "rejoin.rule"
+"""The property of the output table that has a `RegisteredRule`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
