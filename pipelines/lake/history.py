@@ -96,6 +96,32 @@ class Commit(NamedTuple):
         return int(self.metrics.get("numFiles", 0)), int(self.metrics.get("numOutputBytes", 0))
 
 
+def local_commits(path: str, most: int) -> list[Commit] | None:
+    """The newest commits of a table in a local directory, the newest first; None where delta-rs cannot read its log."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        found = DeltaTable(path, without_files=True).history(most)
+    except DeltaError:
+        return None
+    return [_of_local(entry) for entry in found]
+
+
+def _of_local(entry: Mapping[str, Any]) -> Commit:
+    parameters = {name: str(value) for name, value in (entry.get("operationParameters") or {}).items() if value is not None}
+    metrics = {name: str(value) for name, value in (entry.get("operationMetrics") or {}).items()}
+    return Commit(
+        entry["version"],
+        entry.get("operation") or "",
+        parameters,
+        int(entry["timestamp"]) * 1000,
+        entry.get("userMetadata") or "",
+        metrics,
+        entry.get("userName"),
+    )
+
+
 def files_taken(commits: Sequence[Commit]) -> bool:
     """Whether VACUUM may have deleted data files that one of the commits took out of the table: then the version before them
     cannot be read, nor each of them as it came."""
