@@ -264,7 +264,7 @@ class Lake:
             most *= 8
 
     def _commits(self, table: str, most: int) -> list[Commit]:
-        """The newest commits, the newest first. Of a local table delta-rs reads its log, in milliseconds; where that does not know
+        """The newest commits, the newest first. Of a local table delta-rs reads the log, in milliseconds; where it does not know
         a feature of the table, and elsewhere, DESCRIBE HISTORY does, in three Spark jobs."""
         if not self.config.lake_is_catalog and "://" not in self.root and not self.root.startswith("dbfs:"):
             found = local_commits(self.path(table), most)
