@@ -9,12 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
 
 from pipelines.model.durations import format_duration, micros, parse_duration
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column
 
 _WRITTEN = """0 1s 2s 5s 10s 20s 30s 1m 2m 3m 5m 10m 15m 20m 30m 45m
               1h 1h30m 2h 3h 4h 6h 8h 12h 18h 1d 2d 3d 5d 7d 14d 30d"""
@@ -60,8 +56,8 @@ class Histogram:
         return ENDS[place] if place < len(ENDS) else None
 
 
-def cumulative(value_us: "Column") -> "Column":
-    """An aggregate: how many values (microseconds) lie at or below each end, then how many there are; nulls count nowhere."""
-    from pyspark.sql import functions as F
-
-    return F.array(*(F.count_if(value_us <= micros(end)) for end in ENDS), F.count(value_us))
+def cumulative(value_us: str) -> str:
+    """SQL, an aggregate of a SQL expression: how many values (microseconds) lie at or below each end, then how many there are;
+    nulls count nowhere."""
+    reached = (f"count_if({value_us} <= {micros(end)})" for end in ENDS)
+    return f"array({', '.join(reached)}, count({value_us}))"

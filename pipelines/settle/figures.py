@@ -60,12 +60,12 @@ def lookup_stats(selected: DataFrame, attributed: DataFrame, streams: Streams, s
 
 def became_final(rows: DataFrame, streams: Streams) -> Final:
     """`rows` are those of the attributed table whose event time the horizon has passed in this run."""
-    delay = F.unix_micros(streams.outcome.event_time) - F.unix_micros("exposure_time")
+    delay = f"(unix_micros(`{streams.outcome.event_time}`) - unix_micros(exposure_time))"
     figures = rows.agg(
         F.count("*"),
         F.count_if(F.col("exposure_time").isNull()),
         F.count_if(F.col("attributed_by") == "settle"),
-        cumulative(delay),
+        F.expr(cumulative(delay)),
     )
     count, unattributed, settled, delays = figures.collect()[0]
     return Final(
