@@ -223,9 +223,11 @@ def test_a_lane_that_still_runs_by_another_rule_stops_and_what_it_wrote_is_writt
     pipeline.reconfigure("join.attribution_window=1h")
     with open_context(old.lake, old.config) as context:
         lane = open_settle(context)
+        wrote = 0
         for line in backfill(pipeline.lake, pipeline.config, date(2026, 1, 8), None):
-            if line.startswith("2026-01-08"):
-                # A date that is written already gets rows by the other rule.
+            if line.startswith("2026-01-08") and wrote < 2:
+                # A date that is written already gets rows by the other rule; once more when it has been written again.
+                wrote += 1
                 pipeline.lake.spark.sql(
                     f"DELETE FROM {pipeline.lake.identifier(pipeline.lake.attributed)} WHERE playback_id LIKE 'p%'"
                 )

@@ -50,9 +50,13 @@ def backfill(lake: Lake, config: Config, first: date, last: date | None) -> Iter
                 continue
             yield f"{day}: {_write(context, own, day):,} outcomes"
         if changed or known is None:
-            # Of a lane that still ran with another rule meanwhile, rows may have come after a date was written.
-            for day in sorted(_written_by_others(lake, own, begun) & set(dates)):
-                yield f"{day}: {_write(context, own, day):,} outcomes, again: a lane wrote by another rule"
+            # Of a lane that still ran with another rule meanwhile, rows may have come after a date was written. It stops within a
+            # minute (`Context.tick`), so this ends.
+            seen, now = begun, lake.version(lake.attributed)
+            while others := sorted(_written_by_others(lake, own, seen) & set(dates)):
+                seen, now = now, lake.version(lake.attributed)
+                for day in others:
+                    yield f"{day}: {_write(context, own, day):,} outcomes, again: a lane wrote by another rule"
             register_rule(lake, RegisteredRule(rule=own, since=first if changed else None))
         elif known.since is not None and first < known.since and (last is None or last >= known.since - timedelta(days=1)):
             register_rule(lake, RegisteredRule(rule=own, since=first))
