@@ -123,17 +123,21 @@ def _pylist(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _print(column: pa.Array) -> pa.Array:
-    """A column as CSV has it: times as text, nested values as JSON."""
+    """A column as CSV has it: times and floating numbers as text, nested values as JSON."""
     if pa.types.is_timestamp(column.type):
         return _iso(column)
     if pa.types.is_nested(column.type):
         values = column.to_pylist(maps_as_pydicts="strict")
         return pa.array([None if value is None else _json(value) for value in values], pa.string())
+    if pa.types.is_floating(column.type):
+        # 2.0, where Arrow would print 2: a reader takes it for a whole number.
+        return pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
     return column.cast(_printed(column.type))
 
 
 def _printed(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_timestamp(kind) or pa.types.is_nested(kind) else _plain(kind)
+    as_text = pa.types.is_timestamp(kind) or pa.types.is_nested(kind) or pa.types.is_floating(kind)
+    return pa.string() if as_text else _plain(kind)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
