@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.config.model import Config
-from pipelines.config.streams import rule_of
 from pipelines.control.facts import Fact, Facts
-from pipelines.control.rule import registered_rule, require_rule, require_same
+from pipelines.control.rule import require_rule, require_same_rule
 from pipelines.control.store import EVERY_SECONDS, Control
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
@@ -44,9 +43,7 @@ class Context:
 
     def require_same_rule(self) -> None:
         """Raise LakeError where another process has registered another rule since this one started."""
-        known = registered_rule(self.lake)
-        if known is not None:
-            require_same(self.lake, known, rule_of(self.config))
+        require_same_rule(self.lake, self.config)
 
     def close(self) -> None:
         """Write what has gathered."""

@@ -13,23 +13,23 @@ may take an exposure away again.
 
 import json
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 from pipelines.config.streams import rule_of
-from pipelines.control.rule import registered_rule, require_same
-from pipelines.lake.retry import conflict_retries
+from pipelines.control.rule import require_same_rule
+from pipelines.lake.files import USER_METADATA
+from pipelines.lake.merge import merge
 from pipelines.lake.tables import Lake, at, column_list
 from pipelines.model.events import Streams
 from pipelines.model.rule import PROPERTY
 from pipelines.session import set_within
 
-USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 # The source of a MERGE is materialised already: Delta would do it once more.
 _MATERIALISED = {"spark.databricks.delta.merge.materializeSource": "none"}
 
@@ -103,13 +103,9 @@ class AttributedSink:
         own = rule_of(self.lake.config)
         settings = {**_MATERIALISED, USER_METADATA: json.dumps({**metadata, PROPERTY: own.as_dict()}, sort_keys=True)}
         with set_within(updates.sparkSession, settings):
+            again = partial(require_same_rule, self.lake, self.lake.config)
             condition = f"t.event_date IN ({literals}) AND {keys}"
-            return merge(self.lake, self.lake.attributed, stamped, condition, clauses, again=self._require_same_rule)
-
-    def _require_same_rule(self) -> None:
-        known = registered_rule(self.lake)
-        if known is not None:
-            require_same(self.lake, known, rule_of(self.lake.config))
+            return merge(self.lake, self.lake.attributed, stamped, condition, clauses, again=again)
 
 
 def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = False) -> DataFrame:
@@ -133,27 +129,6 @@ def _first(rows: DataFrame, identity: str, order: list[Column]) -> DataFrame:
     # One sort. An aggregation of structs would sort too, before and after its shuffle.
     place = Window.partitionBy(identity, "event_date").orderBy(*order)
     return rows.withColumn("__rank", F.row_number().over(place)).where("__rank = 1")
-
-
-def merge(
-    lake: Lake, table: str, source: DataFrame, condition: str, clauses: str, *, again: Callable[[], None] = lambda: None
-) -> tuple[int, int]:
-    """MERGE `source` (alias s) into `table` (alias t), again where another writer was first; rows inserted and updated.
-
-    `source` must be materialised or deterministic: a retry reads it again. `again` is called before a retry.
-    """
-    spark, view = source.sparkSession, f"rejoin_{uuid.uuid4().hex}"
-    source.createOrReplaceTempView(view)
-    statement = f"MERGE INTO {lake.identifier(table)} AS t USING {view} AS s ON {condition} {clauses}"
-    try:
-        for attempt in conflict_retries():
-            with attempt:
-                if attempt.retry_state.attempt_number > 1:
-                    again()
-                row = spark.sql(statement).collect()[0].asDict()
-    finally:
-        spark.catalog.dropTempView(view)
-    return int(row.get("num_inserted_rows") or 0), int(row.get("num_updated_rows") or 0)
 
 
 def _assignments(names: list[str], nulled: list[str]) -> str:

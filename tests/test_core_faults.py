@@ -106,7 +106,7 @@ def test_a_stream_whose_micro_batch_takes_long_is_not_idle(replay: Any) -> None:
     pipeline.wave([shown("b", "11:00")])
     with open_context(pipeline.lake, pipeline.config) as context:
         lane = start_ingest(context, once=True)
-        writer = lane.writer("playbacks")
+        writer = next(each for each in lane.writers if each.stream.name == "playbacks")
         before, watch = writer.watermark, IdleWatch(control=context.control, config=pipeline.config, writers=lane.writers)
         landing, landed = threading.Event(), threading.Event()
 

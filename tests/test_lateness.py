@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipelines.model.histogram import Histogram
-from pipelines.monitor.lateness import lateness_lines, read_lateness
+from pipelines.monitor.lateness import lateness_lines, lateness_of
+from pipelines.monitor.reader import SparkReader
 from pipelines.reconcile.report import to_dict, to_html
 from tests import oracle
 from tests.builders import play, shown
@@ -42,7 +43,7 @@ def test_late_events_after_a_date_was_final_are_counted_and_drawn(replay: Any) -
         "none": None,
     }
 
-    found = read_lateness(pipeline.lake, pipeline.config)
+    found = lateness_of(SparkReader(pipeline.lake), pipeline.config)
     assert [(s.stream, s.accepted, s.late) for s in found.streams] == [("impressions", 3, 1), ("playbacks", 5, 1)]
     assert [s.behind for s in found.streams] == [Histogram.of({"0s": 2, "1d": 1}), Histogram.of({"0s": 4, "1d": 1})]
     assert (found.final, found.unattributed) == (3, 1)
@@ -84,7 +85,7 @@ def assert_throughput_is_shown(data: dict[str, Any], text: str) -> None:
     assert {query: rate["rows"] for query, rate in rates.items()} == {
         "ingest:impressions": 3,
         "ingest:playbacks": 5,
-        "join": 6,
+        "join": 8,
         "settle": 6,
     }
     for query, rate in rates.items():

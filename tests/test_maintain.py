@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.control.facts import Fact
+from pipelines.control.store import append, prune, read_facts
 from pipelines.jobs.maintain import maintain
 from pipelines.lake.history import Commit, files_taken
 from pipelines.model.errors import LakeError
@@ -182,6 +184,20 @@ def test_maintain_gives_a_table_the_properties_of_a_new_one(replay: Any) -> None
     pipeline.settle(everything=True)
     assert pipeline.answers() == {"p": ("a", "join"), "q": ("b", "join")}
     assert pipeline.reconcile().agrees
+
+
+def test_facts_that_newer_ones_replace_are_deleted(replay: Any) -> None:
+    lake, hour = replay().lake, 3_600_000_000
+    horizons = [Fact(kind="horizon", event_time=n, at=(100 + 2 * n) * hour) for n in range(3)]
+    # Old, and the newest of its kind and stream: it stays, and keeps no other.
+    idle = [Fact(kind="idle", stream=stream, event_time=7, at=50 * hour) for stream in ("impressions", "playbacks")]
+    starts = [Fact(kind="join", detail={"hot_window": "30m"}, at=n * hour) for n in (1, 200)]
+    append(lake, [*horizons, *idle, *starts])
+    before = read_facts(lake)
+    prune(lake, before)
+    assert read_facts(lake) == before
+    rows = lake.read("control").groupBy("kind").count().collect()
+    assert {row["kind"]: row["count"] for row in rows} == {"horizon": 1, "idle": 2, "join": 2}
 
 
 def test_doctor_names_a_log_that_is_too_long(replay: Any, monkeypatch: pytest.MonkeyPatch) -> None:

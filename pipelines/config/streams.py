@@ -1,4 +1,4 @@
-"""The streams and the attribution rule that a configuration describes.
+"""The streams, the tables and the attribution rule that a configuration describes.
 
 Spark is imported by the functions that return its types: `explain` reads the rule without it.
 """
@@ -44,3 +44,10 @@ def streams_of(config: Config) -> "Streams":
 def rule_of(config: Config) -> Rule:
     """What an outcome's answer depends on."""
     return Rule(keys=config.join.keys, window=config.join.attribution_window, carry=config.join.carry)
+
+
+def table_names(config: Config) -> tuple[str, ...]:
+    """The tables that users see, in the order in which data reaches them."""
+    exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
+    written = exposure, outcome, "quarantine", f"attributed_{outcome}"
+    return *written, "control", "ledger", "reconciliations", "reconciliation_diffs"

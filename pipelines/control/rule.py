@@ -36,14 +36,21 @@ def require_rule(lake: Lake, config: Config) -> RegisteredRule:
     text = lake.table_properties(lake.attributed).get(PROPERTY)
     own = rule_of(config)
     known = RegisteredRule.from_json(text) if text else rule_of_0_1(lake) or RegisteredRule(rule=own)
-    require_same(lake, known, own)
+    _require_same(lake, known, own)
     if not text:
         register_rule(lake, known)
     return known
 
 
-def require_same(lake: Lake, known: RegisteredRule, own: Rule) -> None:
-    """Raise LakeError where rows are not attributed by `own`, as `require_rule`."""
+def require_same_rule(lake: Lake, config: Config) -> RegisteredRule | None:
+    """The registered rule, or None. Raises LakeError as `require_rule`."""
+    known = registered_rule(lake)
+    if known is not None:
+        _require_same(lake, known, rule_of(config))
+    return known
+
+
+def _require_same(lake: Lake, known: RegisteredRule, own: Rule) -> None:
     changed = known.rule.differences(own)
     if changed:
         raise LakeError(

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from pyspark.sql import functions as F
 
-from pipelines.control.facts import Fact, Facts
+from pipelines.control.facts import NEWEST_ONLY, Fact, Facts
 from pipelines.control.takeover import facts_of_0_1
 from pipelines.lake.tables import Lake
 from pipelines.model.schemas import CONTROL_SCHEMA
 
 EVERY_SECONDS = 60.0
+# Another process may write what it has put so long ago, and it may be greater than what was read.
+_UNWRITTEN_US = 3_600_000_000
 
 _ROW = "kind string, stream string, event_time long, version long, detail string, at long"
 
@@ -106,8 +108,11 @@ def append(lake: Lake, facts: Sequence[Fact], *, transaction: tuple[str, int] | 
 
 
 def prune(lake: Lake, facts: Facts) -> None:
-    """Delete rows that newer ones replace: of facts of which the newest, or the greatest, is enough."""
-    oldest = min((row.at for row in facts.rows if row.kind not in ("gap", "streams", "join")), default=None)
-    if oldest is not None:
-        replaced = f"kind NOT IN ('gap', 'streams', 'join') AND unix_micros(at) < {oldest}"
-        lake.spark.sql(f"DELETE FROM {lake.identifier('control')} WHERE {replaced}")
+    """Delete rows that newer ones of their kind and stream replace: of facts of which the newest, or the greatest, is enough."""
+    replaced = []
+    for fact in facts.rows:
+        if fact.kind in NEWEST_ONLY:
+            stream = "NULL" if fact.stream is None else f"'{fact.stream}'"
+            replaced.append(f"kind = '{fact.kind}' AND stream <=> {stream} AND unix_micros(at) < {fact.at - _UNWRITTEN_US}")
+    if replaced:
+        lake.spark.sql(f"DELETE FROM {lake.identifier('control')} WHERE ({') OR ('.join(replaced)})")

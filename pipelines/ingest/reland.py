@@ -114,10 +114,10 @@ def consumed_offsets(lake: Lake, stream: EventStream, source: KafkaSource, facts
     return {partition: (starts.get(partition), end) for partition, end in place.offsets.items()}
 
 
-def files_without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str]) -> list[str]:
-    """Those of the landing files (see `location`) that have rows neither in bronze nor in quarantine; without empty files, and
-    without those that an earlier reland read again and found no event in."""
-    left = _without_rows(lake, config, stream, files)
+def files_without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str], *more: DataFrame) -> list[str]:
+    """Those of the landing files (see `location`) that have rows neither in bronze, nor in quarantine, nor in `more`; without
+    empty files, and without those that an earlier reland read again and found no event in."""
+    left = _without_rows(lake, config, stream, files, *more)
     if not left:
         return []
     known = {path for commit in lake.commits(stream.name, -1) for path in _reported(commit)}
@@ -329,9 +329,7 @@ def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: 
         return []
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
     files = [row[0] for row in read.select(location(F.col("source"))).distinct().collect()]
-    left = _without_rows(lake, config, stream, files, lacking)
-    known = {path for commit in lake.commits(stream.name, -1) for path in _reported(commit)} if left else set()
-    return [path for path in left if path not in known]
+    return files_without_rows(lake, config, stream, files, lacking)
 
 
 def _reported(commit: Commit) -> list[str]:

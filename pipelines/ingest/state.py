@@ -13,12 +13,11 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact, Facts
-from pipelines.lake.history import Commit
+from pipelines.lake.history import INGEST, Commit
 from pipelines.lake.tables import Lake
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
 
-KEY = "rejoin.ingest"
 _HOUR_US = 3_600_000_000
 
 
@@ -73,7 +72,7 @@ def newest_ingested(commits: Iterable[Commit]) -> tuple[int, WriterState | None]
     """Of a bronze table's commits, the newest first: the version of the last one by which a micro-batch landed (-1 where none
     has), and the state that it met (None where it was written by 0.1)."""
     for commit in commits:
-        found = commit.ours(KEY)
+        found = commit.ours(INGEST)
         if found is not None:
             return commit.version, WriterState.from_dict(found)
         if commit.appends and not commit.metadata:
@@ -97,7 +96,7 @@ def landed_since(lake: Lake, table: str, after: int) -> Landed:
         version, oldest = max(version, commit.version), commit.version
         if commit.version <= after:
             break
-        found = commit.ours(KEY)
+        found = commit.ours(INGEST)
         if found is not None:
             batches.add(found["batch"])
         else:

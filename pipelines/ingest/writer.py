@@ -24,7 +24,8 @@ from pipelines.ingest.landings import Landings
 from pipelines.ingest.parse.json import is_decoded
 from pipelines.ingest.position import Position
 from pipelines.ingest.recovery import ORIGIN, Recovery, payload
-from pipelines.ingest.state import KEY, StreamProgress, WriterState
+from pipelines.ingest.state import StreamProgress, WriterState
+from pipelines.lake.history import INGEST
 from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
@@ -147,7 +148,7 @@ class BronzeWriter:
         """Append the accepted rows to bronze; the figures of the micro-batch, which the same job observes."""
         observation = Observation(f"{self.stream.name}-{met.batch}")
         observed = held.observe(observation, *self._figures(met))
-        lake.append(self.stream.name, accepted(observed, self.stream, met.watermark, met.batch), metadata={KEY: met.as_dict()})
+        lake.append(self.stream.name, accepted(observed, self.stream, met.watermark, met.batch), metadata={INGEST: met.as_dict()})
         return dict(observation.get)
 
     def _is_quarantined(self, lake: Lake, batch: int) -> bool:
@@ -158,12 +159,11 @@ class BronzeWriter:
     def _figures(self, met: WriterState) -> list[Column]:
         """What is observed of a micro-batch while it is appended. SQL text: built in each micro-batch, it is one call each."""
         ok, at_us = "__reason IS NULL", f"unix_micros(__event.`{self.stream.event_time}`)"
-        late = "false" if met.watermark is None else f"{at_us} <= {met.watermark}"
         behind = "0" if met.max_event_time is None else f"{met.max_event_time} - {at_us}"
         figures = {
             "rows_in": "count(*)",
             "rows_out": f"count_if({ok})",
-            "rows_late": f"count_if({ok} AND {late})",
+            "rows_late": f"count_if({ok} AND {is_late(at_us, met.watermark)})",
             "rows_quarantined": "count_if(__reason IS NOT NULL)",
             "newest": f"max(CASE WHEN {ok} THEN {at_us} END)",
             "earliest": f"min(CASE WHEN {ok} THEN {at_us} END)",
@@ -217,14 +217,13 @@ def _origin(batch_id: int) -> list[Column]:
     return [*(F.col(f"__raw.{name}").alias(name) for name in names), F.lit(batch_id).cast("bigint").alias("ingest_batch")]
 
 
-def is_late(event_time: Column, watermark: int | None) -> Column:
-    """Late means at or before the watermark; nothing is late before the first commit."""
-    return F.lit(False) if watermark is None else event_time <= at(watermark)
+def is_late(event_time_us: str, watermark: int | None) -> str:
+    """SQL: late means at or before the watermark (microseconds, as the event time); nothing is late before the first commit."""
+    return "false" if watermark is None else f"{event_time_us} <= {watermark}"
 
 
 def accepted(parsed: DataFrame, stream: EventStream, watermark: int | None, batch_id: int) -> DataFrame:
     """The rows for bronze, in its column order, each with the watermark that it met."""
-    event_time = F.col(stream.event_time)
     own = [F.col("__event").getField(f.name).alias(f.name) for f in stream.schema]
     rows = parsed.where(F.col("__reason").isNull()).select(
         *own,
@@ -232,9 +231,8 @@ def accepted(parsed: DataFrame, stream: EventStream, watermark: int | None, batc
         F.col("__rescued").alias("rescued"),
     )
     met = F.lit(None).cast("timestamp") if watermark is None else at(watermark)
-    return rows.select(
-        "*", is_late(event_time, watermark).alias("late"), met.alias("door_watermark"), *stream.partition_values()
-    ).select(*stream.bronze_schema.names)
+    late = F.expr(is_late(f"unix_micros(`{stream.event_time}`)", watermark)).alias("late")
+    return rows.select("*", late, met.alias("door_watermark"), *stream.partition_values()).select(*stream.bronze_schema.names)
 
 
 def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFrame:

@@ -23,7 +23,7 @@ def kafka_source(config: Config, stream: str) -> KafkaSource:
 def accept_gap(lake: Lake, config: Config, stream: str, *, really: bool) -> list[Gap]:
     """The gaps that ingest would stop at now; with `really`, they are accepted."""
     source = kafka_source(config, stream)
-    events = next(each for each in lake.streams.both if each.name == stream)
+    events = lake.streams.named(stream)
     with open_context(lake, config) as context:
         context.need(stream, "quarantine")
         state = read_progress(lake, events, context.facts, config.join.watermark_delay).state

@@ -18,12 +18,10 @@ from pipelines.control.rule import register_rule, registered_rule
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.retry import conflict_retries
 from pipelines.lake.tables import Lake
-from pipelines.model.durations import micros
 from pipelines.model.errors import ConfigError
 from pipelines.model.rule import PROPERTY, RegisteredRule, Rule
 from pipelines.reconcile.compare.batch import attribute, outcome_events
-
-_DAY_US = 86_400_000_000
+from pipelines.reconcile.span import Range
 
 
 def backfill(lake: Lake, config: Config, first: date, last: date | None) -> Iterator[str]:
@@ -95,8 +93,7 @@ def _dates(lake: Lake, first: date, last: date | None) -> list[date]:
     """The event dates of landed outcomes and of rows, in order."""
     found = set[date]()
     for table in (lake.streams.outcome.name, lake.attributed):
-        dates = lake.read(table).where(F.col("event_date") >= F.lit(first))
-        dates = dates if last is None else dates.where(F.col("event_date") <= F.lit(last))
+        dates = lake.read(table).where(Range(first=first, last=last).holds(F.col("event_date")))
         found |= {row[0] for row in dates.select("event_date").distinct().collect()}
     return sorted(found)
 
@@ -125,8 +122,8 @@ def _answers(lake: Lake, rule: Rule, day: date) -> DataFrame:
     ids = here.select(outcome.id).distinct()
     events = outcome_events(lake.read(outcome.name).join(ids, outcome.id, "left_semi"), streams)
     events = events.where(F.to_date(outcome.event_time) == F.lit(day)).drop("__versions")
-    reach = timedelta(days=-(-micros(rule.window) // _DAY_US))
-    exposures = lake.read(streams.exposure.name).where(F.col("event_date").between(F.lit(day - reach), F.lit(day)))
+    reach = Range(first=day, last=day).reaching_back(rule.window)
+    exposures = lake.read(streams.exposure.name).where(reach.holds(F.col("event_date")))
     answered = attribute(events, exposures, streams, rule)
     lane, at = F.lit("repair").alias("attributed_by"), F.current_timestamp().alias("updated_at")
     rows = answered.select("*", lane, at, *outcome.partition_values())

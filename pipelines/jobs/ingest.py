@@ -65,9 +65,6 @@ class IngestLane:
                 if writer.state is not None:
                     self.context.control.put(writer.state.as_fact(writer.stream.name))
 
-    def writer(self, stream: str) -> BronzeWriter:
-        return next(writer for writer in self.writers if writer.stream.name == stream)
-
 
 @contextmanager
 def failures_explained(context: Context) -> Iterator[None]:

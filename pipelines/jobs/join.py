@@ -220,8 +220,8 @@ class JoinLane:
             if value is None or value <= self._fed.get(name, value - 1):
                 return None, -1
             return value, newest_ingested(lake.newest_commits(name))[0]
-        stream = next(each for each in lake.streams.both if each.name == name)
-        found = read_progress(lake, stream, self.context.control.refresh(), self.context.config.join.watermark_delay)
+        facts, delay = self.context.control.refresh(), self.context.config.join.watermark_delay
+        found = read_progress(lake, lake.streams.named(name), facts, delay)
         return found.watermark, found.version
 
 

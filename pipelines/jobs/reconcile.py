@@ -1,16 +1,14 @@
 """Reconcile: compare, report, record."""
 
-import uuid
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 from pipelines.config.model import Config
-from pipelines.config.streams import rule_of
 from pipelines.control.lease import leased
-from pipelines.control.rule import registered_rule, require_same
+from pipelines.control.rule import require_same_rule
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
+from pipelines.model.time import new_run_id
 from pipelines.reconcile.report import to_dict, write_files
 from pipelines.reconcile.report.history import write_history
 from pipelines.reconcile.result import Reconciliation
@@ -27,11 +25,9 @@ def run_reconcile(
     lake.require_as_configured()
     lake.ensure("quarantine", "ledger")
     reports = report_directory(lake, config)
-    known = registered_rule(lake)
-    if known is not None:
-        require_same(lake, known, rule_of(config))
+    known = require_same_rule(lake, config)
     with leased(lake, "reconciliation or reland"):
-        run_id = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
+        run_id = new_run_id()
         since = known.since if known else None
         result = reconcile(lake, config, span, run_id=run_id, reports=reports, fix=fix, judged_from=since, say=say)
         page = write_files(result, reports)

@@ -9,14 +9,13 @@ from pipelines.model.errors import RejoinError
 
 def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
     """Reland one stream. Raises RejoinError for an unknown one, and while a reconciliation or another reland runs."""
-    found = next((each for each in lake.streams.both if each.name == stream), None)
-    if found is None:
+    if stream not in config.streams:
         raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
     lake.require(stream)
     lake.require_as_configured()
     lake.ensure("quarantine")
     with leased(lake, "reconciliation or reland"):
-        return reland(lake, config, found)
+        return reland(lake, config, lake.streams.named(stream))
 
 
 def report_reland(stream: str, done: Relanded) -> str:

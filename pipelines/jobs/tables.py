@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config.model import Config
+from pipelines.config.streams import table_names
 from pipelines.model.errors import RejoinError
-from pipelines.monitor.reader import TableReader, table_names
+from pipelines.monitor.reader import TableReader, require
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
@@ -76,8 +77,7 @@ def export(reader: TableReader, table: str, where: str | None, out: Path) -> int
 
 def _select(reader: TableReader, table: str, where: str | None, limit: int | None = None) -> pa.RecordBatchReader:
     """The rows that satisfy a SQL condition. Raises RejoinError that names what is wrong."""
-    if not reader.exists(table):
-        raise RejoinError(f"{table}: no such table yet; run `rejoin ingest` and `rejoin join` first")
+    require(reader, table)
     try:
         return reader.scan(table, None, where if where is not None else (), limit)
     except RejoinError as error:

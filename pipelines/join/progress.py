@@ -16,6 +16,7 @@ from pyspark.sql.streaming.listener import (
 )
 
 from pipelines.model.time import to_micros
+from pipelines.monitor.lag import read_whole
 from pipelines.monitor.ledger import Entry
 from pipelines.monitor.phases import noted
 
@@ -101,7 +102,7 @@ class JoinProgress:
             self.horizon = max(watermark, self.horizon or watermark)
         sources, state = self._sources(progress), progress["stateOperators"]
         ends = {name: _offset(source["endOffset"]) for name, source in sources.items() if source.get("endOffset")}
-        self.consumed.update({name: _read_whole(end) for name, end in ends.items()})
+        self.consumed.update({name: read_whole(end) for name, end in ends.items()})
         dropped = sum(s["numRowsDroppedByWatermark"] for s in state)
         self.dropped += dropped
         return Entry(
@@ -131,12 +132,6 @@ def _state_task_ms(operators: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _offset(value: Any) -> dict[str, Any]:
     """An offset of the Delta source; Spark Connect has it as text."""
     return dict(json.loads(value) if isinstance(value, str) else value)
-
-
-def _read_whole(offset: Mapping[str, Any]) -> int:
-    """The last version that has been read whole. An offset names the version to read next, or the snapshot that is read, which a
-    start takes in one micro-batch."""
-    return int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
 
 
 def _watermark(progress: Mapping[str, Any]) -> int | None:

@@ -7,10 +7,8 @@ by facts that every later commit meets, so all that lands from then on at or bel
 and takes no row of the join for an answer there, for the join may not have read all that matters.
 """
 
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import structlog
 from pyspark.sql import DataFrame
@@ -19,12 +17,12 @@ from pyspark.sql import functions as F
 from pipelines.config.model import TriggerConfig
 from pipelines.context import Context
 from pipelines.control.facts import Fact
-from pipelines.ingest.state import KEY, StreamProgress, read_progress
-from pipelines.lake.history import Commit, files_taken
+from pipelines.ingest.state import StreamProgress, read_progress
+from pipelines.lake.history import INGEST, Commit, files_taken
 from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.events import EventStream
-from pipelines.model.time import iso
+from pipelines.model.time import iso, new_run_id
 
 _UNLIMITED = str(2**31 - 1)
 
@@ -135,9 +133,8 @@ def _start(context: Context, progress: Mapping[str, StreamProgress], logs: "Mapp
     unread = {name: _unread(lake, name, logs[name], since[name]) for name in (exposure, outcome)}
     trigger = config.trigger
     fits = all(u.files <= trigger.join_max_files and u.bytes <= trigger.join_max_bytes for u in unread.values())
-    run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
     return JoinStart(
-        directory=lake.checkpoint(f"join/{run}"),
+        directory=lake.checkpoint(f"join/{new_run_id()}"),
         progress=progress,
         unread=unread,
         since=since,
@@ -165,11 +162,11 @@ def _unread(lake: Lake, table: str, log_: "_Log", since: int | None) -> Unread:
     needed: list[Commit] = []
     for commit in log_:
         needed.append(commit)
-        met = commit.ours(KEY)
+        met = commit.ours(INGEST)
         # All rows of the commits before this one are at or before what it met.
         if met is not None and since is not None and (met["max_event_time"] is None or met["max_event_time"] < since):
             break
-    tells_all = bool(needed) and (needed[-1].version == 0 or needed[-1].ours(KEY) is not None)
+    tells_all = bool(needed) and (needed[-1].version == 0 or needed[-1].ours(INGEST) is not None)
     # A commit of somebody else may have taken rows out, and VACUUM their files.
     if not tells_all or not all(c.keeps_files or c.changes_no_data for c in needed) or files_taken(needed):
         files, size = lake.size(table)

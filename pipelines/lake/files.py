@@ -15,7 +15,7 @@ from pipelines.lake.tables import Lake
 from pipelines.model.errors import LakeError
 from pipelines.session import set_within
 
-_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _IGNORE_MISSING = "spark.sql.files.ignoreMissingFiles"
 _COUNT_BY_LOG = "spark.databricks.delta.optimizeMetadataQuery.enabled"
 
@@ -61,7 +61,7 @@ def unreadable_rows(lake: Lake, table: str, gone: Collection[str]) -> int:
 
 def commit_as(lake: Lake, key: str, details: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Within, commits carry `details` as user metadata under a key (`pipelines.lake.history`). A setting of the session."""
-    return set_within(lake.spark, {_USER_METADATA: json.dumps({key: details}, sort_keys=True)})
+    return set_within(lake.spark, {USER_METADATA: json.dumps({key: details}, sort_keys=True)})
 
 
 def on_dates(dates: Collection[date], prefix: str = "") -> str:

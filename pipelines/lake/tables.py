@@ -17,22 +17,22 @@ from typing import Any
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType, TimestampType
+from pyspark.sql.types import StructType
 
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
-from pipelines.config.streams import rule_of, streams_of
+from pipelines.config.streams import rule_of, streams_of, table_names
 from pipelines.lake.evolution import alterations
 from pipelines.lake.history import Commit, local_commits
 from pipelines.lake.retry import conflict_retries, is_gone
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
+from pipelines.model.paths import is_local
 from pipelines.model.rule import PROPERTY, RegisteredRule
 from pipelines.model.schemas import TableSpec, table_specs
 
 # How far the clocks of two drivers may differ before it costs a look at more rows.
 _CLOCK_SLACK_US = 600_000_000
-ISO_MILLIS = "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"
 
 
 class Lake:
@@ -61,8 +61,7 @@ class Lake:
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables that users see, in the order in which data reaches them."""
-        both = tuple(stream.name for stream in self.streams.both)
-        return (*both, "quarantine", self.attributed, "control", "ledger", "reconciliations", "reconciliation_diffs")
+        return table_names(self.config)
 
     def with_session(self, spark: SparkSession) -> "Lake":
         """The same lake through another session; what is known of it is shared."""
@@ -266,7 +265,7 @@ class Lake:
     def _commits(self, table: str, most: int) -> list[Commit]:
         """The newest commits, the newest first. Of a local table delta-rs reads the log, in milliseconds; where it does not know
         a feature of the table, and elsewhere, DESCRIBE HISTORY does, in three Spark jobs."""
-        if not self.config.lake_is_catalog and "://" not in self.root and not self.root.startswith("dbfs:"):
+        if not self.config.lake_is_catalog and is_local(self.root):
             found = local_commits(self.path(table), most)
             if found is not None:
                 return found
@@ -376,12 +375,6 @@ def at(when_micros: int) -> Column:
     return F.timestamp_micros(F.lit(when_micros))
 
 
-def as_text_times(rows: DataFrame) -> DataFrame:
-    """Every timestamp column as ISO-8601 UTC with milliseconds: how people and files get them."""
-    times = [f.name for f in rows.schema if isinstance(f.dataType, TimestampType)]
-    return rows.withColumns({name: F.date_format(f"`{name}`", ISO_MILLIS) for name in times})
-
-
 def _listed(properties: Mapping[str, str]) -> str:
     """As SQL has a list of properties."""
     quoted = ((_quoted(name), _quoted(value)) for name, value in properties.items())
@@ -405,4 +398,4 @@ def column_list(names: Sequence[str], prefix: str = "") -> str:
 
 def _location(path: str) -> str:
     """Absolute where it is a local path; a URI stays as it is."""
-    return path.rstrip("/") if "://" in path or path.startswith("dbfs:") else str(Path(path).absolute())
+    return str(Path(path).absolute()) if is_local(path) else path.rstrip("/")

@@ -133,6 +133,10 @@ class Streams:
     def both(self) -> tuple[EventStream, EventStream]:
         return self.exposure, self.outcome
 
+    def named(self, name: str) -> EventStream:
+        """Raises KeyError where there is no such stream."""
+        return {stream.name: stream for stream in self.both}[name]
+
     @property
     def attributed_name(self) -> str:
         return f"attributed_{self.outcome.name}"

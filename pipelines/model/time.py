@@ -1,6 +1,7 @@
 """Instants as the code holds them outside Spark: microseconds since the epoch, UTC. No Python time zone plays a part."""
 
 import time
+import uuid
 from datetime import datetime, timedelta, timezone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -9,6 +10,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 def now_us() -> int:
     """The wall clock."""
     return time.time_ns() // 1000
+
+
+def new_run_id() -> str:
+    """A name for a run: its start in UTC, to the second, and some letters that tell it from others of that second."""
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
 
 
 def to_micros(moment: datetime) -> int:

@@ -12,7 +12,7 @@ from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule
 from pipelines.model.time import EPOCH, iso
 from pipelines.monitor.entries import read_facts
-from pipelines.monitor.reader import Condition, TableReader, rows_of
+from pipelines.monitor.reader import Condition, TableReader, require, rows_of
 
 _SHOWN = 20
 _INTEGERS = {"TINYINT", "SMALLINT", "INT", "BIGINT"}
@@ -26,9 +26,7 @@ def explain(reader: TableReader, config: Config, outcome_id: str) -> str:
     outcome = config.outcome
     name, exposures = config.stream_name("outcome"), config.stream_name("exposure")
     attributed = f"attributed_{name}"
-    for table in (name, exposures, attributed):
-        if not reader.exists(table):
-            raise RejoinError(f"{table}: no such table yet; run `rejoin ingest` and `rejoin join` first")
+    require(reader, name, exposures, attributed)
     identity = _typed(outcome_id, _type(outcome, outcome.id))
     wanted: list[Condition] = [(outcome.id, "=", identity)]
     landed = [] if identity is None else rows_of(reader.scan(name, None, wanted))

@@ -200,8 +200,13 @@ def versions_read(join: Entry | None, handoff: Fact | None) -> dict[str, int]:
     """The last version of each bronze table that the join has read whole; none where it has read nothing since a handoff."""
     if join is None or (handoff is not None and handoff.at > join["finished_at"]):
         return {}
-    # Delta's offset names the version to read next, or the snapshot that a start takes in one micro-batch.
-    return {s: int(o["reservoirVersion"]) - (0 if o.get("isStartingVersion") else 1) for s, o in join["consumed"].items() if o}
+    return {stream: read_whole(offset) for stream, offset in join["consumed"].items() if offset}
+
+
+def read_whole(offset: Mapping[str, Any]) -> int:
+    """The last version that the join has read whole, of an offset of its Delta source: that names the version to read next, or
+    the snapshot that is read, which a start takes in one micro-batch."""
+    return int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
 
 
 def _pace(entries: Sequence[Entry]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +20,7 @@ from pipelines.model.format import size
 from pipelines.model.histogram import ENDS, NAMES, Histogram
 from pipelines.model.time import EPOCH, iso
 from pipelines.monitor.entries import last_days
-from pipelines.monitor.reader import SparkReader, TableReader, rows_of
-
-if TYPE_CHECKING:
-    from pipelines.lake.tables import Lake
+from pipelines.monitor.reader import TableReader, rows_of
 
 _DATES_SHOWN = 7
 _COVERAGES = (0.90, 0.95, 0.99)
@@ -103,11 +100,6 @@ class Lateness:
             },
             "dates": [each.as_dict() for each in self.dates],
         }
-
-
-def read_lateness(lake: "Lake", config: Config) -> Lateness:
-    """As `lateness_of`, through Spark."""
-    return lateness_of(SparkReader(lake), config)
 
 
 def lateness_of(reader: TableReader, config: Config) -> Lateness:

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.streams import table_names
 from pipelines.model.errors import RejoinError
+from pipelines.model.paths import is_local
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -56,18 +58,18 @@ class TableReader(Protocol):
 def open_reader(config: Config, lake: Callable[[], "Lake"]) -> TableReader:
     """The reader for a lake. `lake` starts Spark: for a catalog, a URI, or a table feature that delta-rs does not read."""
     location = "" if config.lake_is_catalog else resolve(config.lake, "lake").rstrip("/")
-    if location and "://" not in location and not location.startswith("dbfs:"):
+    if location and is_local(location):
         local = LocalReader(str(Path(location).absolute()))
         if all(local.can_read(table) for table in table_names(config)):
             return local
     return SparkReader(lake())
 
 
-def table_names(config: Config) -> tuple[str, ...]:
-    """The tables that users see, in the order in which data reaches them."""
-    exposure, outcome = config.stream_name("exposure"), config.stream_name("outcome")
-    written = exposure, outcome, "quarantine", f"attributed_{outcome}"
-    return *written, "control", "ledger", "reconciliations", "reconciliation_diffs"
+def require(reader: TableReader, *tables: str) -> None:
+    """Raise RejoinError for the first of the tables that does not exist."""
+    for table in tables:
+        if not reader.exists(table):
+            raise RejoinError(f"{table}: no such table yet; run `rejoin ingest` and `rejoin join` first")
 
 
 def rows_of(batches: pa.RecordBatchReader | pa.Table) -> list[dict[str, Any]]:

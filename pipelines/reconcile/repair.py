@@ -4,14 +4,12 @@ Rows of a differing outcome are deleted wherever they are and the batch row is w
 is there wholly or not at all, and a second one changes nothing.
 """
 
-import uuid
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.lake.files import commit_as
 from pipelines.lake.history import REPAIR
-from pipelines.lake.retry import conflict_retries
+from pipelines.lake.merge import merge
 from pipelines.lake.tables import Lake, column_list
 from pipelines.reconcile.compare.diff import DiffClass
 
@@ -43,23 +41,17 @@ def repair(lake: Lake, compared: DataFrame, run_id: str) -> int:
     # Two kinds of source rows: one matches the rows that were compared and deletes them; the other matches nothing, and is
     # inserted. Persisted, as a retry reads them again.
     source = insert.unionByName(seen.distinct(), allowMissingColumns=True).persist()
-    view = f"rejoin_{uuid.uuid4().hex}"
     try:
         count = source.select("__id").distinct().count()
         if not count:
             return 0
-        source.createOrReplaceTempView(view)
-        statement = f"""
-            MERGE INTO {lake.identifier(lake.attributed)} AS t USING {view} AS s
-            ON s.__delete AND t.`{outcome.id}` = s.__id AND t.updated_at = s.__seen
+        condition = f"s.__delete AND t.`{outcome.id}` = s.__id AND t.updated_at = s.__seen"
+        clauses = f"""
             WHEN MATCHED THEN DELETE
             WHEN NOT MATCHED AND NOT s.__delete THEN INSERT ({column_list(names)}) VALUES ({column_list(names, "s.")})
         """
         with commit_as(lake, REPAIR, {"run_id": run_id, "outcomes": count}):
-            for attempt in conflict_retries():
-                with attempt:
-                    lake.spark.sql(statement).collect()
+            merge(lake, lake.attributed, source, condition, clauses)
         return count
     finally:
-        lake.spark.catalog.dropTempView(view)
         source.unpersist()

@@ -19,7 +19,8 @@ from pipelines.lake.history import REPAIR
 from pipelines.lake.tables import Lake
 from pipelines.model.durations import format_duration
 from pipelines.model.time import now_us
-from pipelines.monitor.lateness import read_lateness
+from pipelines.monitor.lateness import lateness_of
+from pipelines.monitor.reader import SparkReader
 from pipelines.reconcile.audit.bronze import StreamAudit, audit_bronze
 from pipelines.reconcile.causes import Cause, with_causes
 from pipelines.reconcile.compare.comparison import Comparison, Sides, compare_dates
@@ -90,7 +91,7 @@ def reconcile(
             before_repair=outcome.before if outcome.repaired else {},
             causes=outcome.causes,
             sample=outcome.sample,
-            lateness=read_lateness(lake, config),
+            lateness=lateness_of(SparkReader(lake), config),
             configuration=_configuration(config),
             versions=_versions(lake),
             earlier=[EarlierRun.of(report) for report in past],
@@ -173,7 +174,7 @@ def _sample(explained: DataFrame, limit: int) -> list[dict[str, Any]]:
 def _configuration(config: Config) -> dict[str, Any]:
     join = config.join
     delays = {"join.hot_window": join.hot_window, "join.watermark_delay": join.watermark_delay}
-    own = config.reconcile.model_dump(mode="json", exclude={"webhook"})
+    own = config.reconcile.model_dump(mode="json")
     return {**rule_of(config).as_dict(), **{key: format_duration(delay) for key, delay in delays.items()}, **own}
 
 

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
 from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
+from pipelines.model.paths import is_local
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ def _is_blank() -> Column:
 
 def _prepare_directory(path: str, where: str) -> None:
     """A landing directory that a producer has not made yet is made; a path to nowhere is a mistake."""
-    if "://" in path or path.startswith("dbfs:"):
+    if not is_local(path):
         return
     directory = Path(path)
     if directory.is_file():

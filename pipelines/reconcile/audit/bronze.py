@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, FilesSource, KafkaSource
@@ -155,7 +155,7 @@ def _figures(lake: Lake, stream: EventStream, span: Range, reach: Range, read: D
         scope = (ingested >= earliest) | reach.holds(F.col("event_date")) | reach.holds_time(time)
     asked, of_file = span.holds(F.col("event_date")), F.col("source_partition").isNull()
     commit = F.struct("ingest_time", "ingest_batch")
-    misplaced = (reach.holds(F.col("event_date")) | reach.holds_time(time)) & ~F.coalesce(_is_placed(stream), F.lit(False))
+    misplaced = (reach.holds(F.col("event_date")) | reach.holds_time(time)) & ~F.expr(stream.is_placed())
     by_source = (
         lake.read(stream.name)
         .where(scope)
@@ -213,10 +213,3 @@ def _history(lake: Lake, table: str, before: Mapping[str, Any] | None) -> Bronze
         known = BronzeHistory(version=before["version"], foreign=foreign, marked=before["marked"])
     commits = (commit for commit in lake.commits(table, known.version) if commit.version <= version)
     return bronze_history(commits, version, known)
-
-
-def _is_placed(stream: EventStream) -> Column:
-    """Whether a row lies in the partition of its event time (UTC)."""
-    time, hourly = F.col(stream.event_time), stream.partition_by == "hour"
-    placed = F.col("event_date") == F.to_date(time)
-    return placed & (F.col("event_hour") == F.hour(time)) if hourly else placed

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipelines.model.time import iso
@@ -49,14 +48,6 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
 
 def to_json(run: Reconciliation) -> str:
     return json.dumps(to_dict(run), indent=2, sort_keys=True, default=str)
-
-
-def told(run: Reconciliation, page: Path) -> dict[str, Any]:
-    """What a webhook gets: the report's figures without its tables, and one sentence."""
-    named = ("schema_version", "run_id", "verdict", "agrees", "started_at", "finished_at", "dates", "streams", "counts", "causes")
-    data, more = to_dict(run), ("differences", "repaired", "repair_refused", "sentence")
-    failed = [check.name for check in run.checks if check.failed]
-    return {**{name: data[name] for name in (*named, *more)}, "failed": failed, "report": str(page)}
 
 
 def bound(run: Reconciliation) -> str | None:
