@@ -22,7 +22,7 @@ join(lake, config, once=True)
 
 # COMMAND ----------
 
-from pipelines.monitor.reader import SparkReader
+from pipelines.lake.reader import SparkReader
 from pipelines.monitor.status import read_status
 
 print(read_status(SparkReader(lake), config).to_text())

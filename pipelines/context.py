@@ -1,6 +1,7 @@
 """What the lanes of one process share, read once at its start: lake, facts, rule, ledger."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,9 @@ class Context:
 
     def close(self) -> None:
         """Write what has gathered."""
-        self.control.flush()
-        self.ledger.flush()
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(self.control.flush), pool.submit(self.ledger.flush)]:
+                done.result()
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.reland import run_reland
 from pipelines.jobs.settle import settle
+from pipelines.lake.reader import open_reader
 from pipelines.lake.tables import Lake
-from pipelines.monitor.reader import open_reader
 from pipelines.monitor.status import Status, read_status
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.result import Reconciliation

@@ -188,6 +188,7 @@ def test_a_process_that_tells_all_does_not_tell_the_secret(tmp_path: Path, secur
     assert code == 0, said
     # Java refuses what librdkafka does not look at, so the query fails, and the trace has its plan.
     broken = "streams.playbacks.source.options.fetch.max.bytes=lots"
+    send(conf)
     code, *more = rejoin("ingest", "--once", "--debug", "--conf", conf, "--set", broken, "--set", f"checkpoints={tmp_path}/anew")
     assert code == 2
     assert "StreamingQueryException" in more[1]

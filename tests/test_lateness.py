@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.lake.reader import SparkReader
 from pipelines.model.histogram import Histogram
 from pipelines.monitor.lateness import lateness_lines, lateness_of
-from pipelines.monitor.reader import SparkReader
 from pipelines.reconcile.report import to_dict, to_html
 from tests import oracle
 from tests.builders import play, shown
@@ -92,7 +92,7 @@ def assert_throughput_is_shown(data: dict[str, Any], text: str) -> None:
         assert 0 < rate["utilisation"] <= 1, query
         assert sum(rate["phases_s"].values()) == pytest.approx(rate["busy_s"], abs=0.02), query
         assert rate["micro_batch_s"]["last"] > 0, query
-    assert {"read", "bronze"} <= set(rates["ingest:impressions"]["phases_s"])
+    assert {"bronze"} <= set(rates["ingest:impressions"]["phases_s"])
     assert {"resolve", "merge", "addBatch", "walCommit"} <= set(rates["join"]["phases_s"])
     assert {"bookkeeping", "select", "look_up", "write", "figures"} <= set(rates["settle"]["phases_s"])
     behind = data["behind"]

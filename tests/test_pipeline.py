@@ -161,7 +161,7 @@ def test_without_all_what_lies_at_or_below_the_horizon_is_final(replay: Any) -> 
     assert pipeline.answers()["tail"] == ("a", "settle")
     assert "pending" not in pipeline.answers()
     report = pipeline.reconcile()
-    assert (report.verdict, report.account.pending) == ("agrees", 2)
+    assert (report.verdict, report.books.as_dict()["pending"]) == ("agrees", 2)
 
 
 @pytest.mark.slow

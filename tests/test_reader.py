@@ -18,12 +18,13 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
 from pipelines.config.model import Config
+from pipelines.control.facts import facts_in
 from pipelines.jobs.tables import export, show
+from pipelines.lake.reader import LocalReader, SparkReader, open_reader, rows_of
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
-from pipelines.monitor.entries import latest_and_recent, read_facts
+from pipelines.monitor.entries import latest_and_recent
 from pipelines.monitor.explain import explain
-from pipelines.monitor.reader import LocalReader, SparkReader, open_reader, rows_of
 from tests.processes import ROOT
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=timezone.utc)
@@ -134,7 +135,7 @@ def test_recent_entries_are_within_ten_minutes_of_the_latest_of_their_query(tmp_
 
 
 def test_facts_are_those_of_table_control(tmp_path: Path) -> None:
-    assert read_facts(LocalReader(str(tmp_path))).rows == ()
+    assert facts_in(LocalReader(str(tmp_path))).rows == ()
     gap = {"topic": "t", "gaps": [{"partition": 0, "first": 5, "last": 7}]}
     rows = [("horizon", None, NOON, {}), ("gap", "a", None, gap), ("settled", None, None, {"run": 3, "horizon": 40})]
     write(
@@ -143,7 +144,7 @@ def test_facts_are_those_of_table_control(tmp_path: Path) -> None:
         [{"kind": k, "stream": s, "event_time": t, "version": None, "detail": json.dumps(d), "at": NOON} for k, s, t, d in rows],
         version=pa.int64(),
     )
-    facts = read_facts(LocalReader(str(tmp_path)))
+    facts = facts_in(LocalReader(str(tmp_path)))
     assert facts.horizon == round(NOON.timestamp() * 1e6)
     assert (facts.settled.run, facts.settled.horizon) == (3, 40)
     assert [(fact.stream, fact.detail) for fact in facts.of_kind("gap")] == [("a", gap)]

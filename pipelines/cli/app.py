@@ -17,8 +17,8 @@ from pipelines.model.errors import RejoinError, first_line, is_interrupted
 
 if TYPE_CHECKING:
     from pipelines.config.model import Config
+    from pipelines.lake.reader import TableReader
     from pipelines.lake.tables import Lake
-    from pipelines.monitor.reader import TableReader
 
 app = typer.Typer(
     name="rejoin",
@@ -79,7 +79,7 @@ def open_lake(config: "Config", debug: bool) -> "Lake":
 
 
 def open_tables(config: "Config", debug: bool) -> "TableReader":
-    from pipelines.monitor.reader import open_reader
+    from pipelines.lake.reader import open_reader
 
     return open_reader(config, lambda: open_lake(config, debug))
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
+from pipelines.lake.reader import TableReader, rows_of
 from pipelines.model.durations import parse_duration
 from pipelines.model.time import now_us
 
@@ -133,3 +134,8 @@ def _order(fact: Fact) -> int:
     """Of kinds that never fall: what the greatest is taken by."""
     numbers = {"settled": "run", "lease": "number"}
     return int(fact.detail[numbers[fact.kind]]) if fact.kind in numbers else fact.event_time or 0
+
+
+def facts_in(reader: TableReader) -> Facts:
+    """The facts of table `control`; none for a lake in which no lane has started yet."""
+    return Facts.of(rows_of(reader.scan("control"))) if reader.exists("control") else Facts()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pyspark.sql import functions as F
 
-from pipelines.control.facts import NEWEST_ONLY, Fact, Facts
+from pipelines.control.facts import NEWEST_ONLY, Fact, Facts, facts_in
 from pipelines.control.takeover import facts_of_0_1
+from pipelines.lake.reader import open_reader
 from pipelines.lake.tables import Lake
 from pipelines.model.schemas import CONTROL_SCHEMA
 
@@ -87,12 +88,7 @@ class Control:
 
 def read_facts(lake: Lake) -> Facts:
     """All facts of the lake; none where the table does not exist yet."""
-    if not lake.exists("control"):
-        return Facts()
-    rows = lake.read("control").select(
-        "kind", "stream", F.unix_micros("event_time").alias("event_time"), "version", "detail", F.unix_micros("at").alias("at")
-    )
-    return Facts.of(row.asDict() for row in rows.collect())
+    return facts_in(open_reader(lake.config, lambda: lake, "control"))
 
 
 def append(lake: Lake, facts: Sequence[Fact], *, transaction: tuple[str, int] | None = None) -> None:

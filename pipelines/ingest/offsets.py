@@ -8,6 +8,11 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.model.time import new_run_id
+
+# Beside Spark's own: in the checkpoint, so that a copy of that has it too.
+_LINEAGE = "lineage"
+
 
 def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
     """The next offset to read of each partition of the topic after the finished micro-batches; none for a new checkpoint."""
@@ -36,6 +41,23 @@ def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
     entry = F.from_json("value", "path string, timestamp bigint, batchId bigint").alias("e")
     known = _lines(spark, f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry).where(F.col("e.batchId") <= last)
     return known.select(F.col("e.path").alias("source"), F.timestamp_millis("e.timestamp").alias("modified"))
+
+
+def lineage(spark: SparkSession, checkpoint: str) -> str | None:
+    """Which history of micro-batches a checkpoint's numbers count in (see `begin_lineage`); None: that of its first start."""
+    try:
+        return "".join(row[0] for row in _lines(spark, f"{checkpoint}/{_LINEAGE}").collect())
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return None
+
+
+def begin_lineage(spark: SparkSession, checkpoint: str) -> str:
+    """Mark a checkpoint whose numbers have fallen back, so that no copy of an earlier one is taken for its continuation."""
+    name = new_run_id()
+    spark.createDataFrame([(name,)], "value string").coalesce(1).write.mode("overwrite").text(f"{checkpoint}/{_LINEAGE}")
+    return name
 
 
 def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Recovery:
             landed = landed_offsets(lake, stream, source.topic)
             return cls(stream=stream, offsets={p: end for p, end in landed.items() if place.offsets.get(p, 0) < end})
         path = resolve(source.path, f"streams.{stream.name}.source.path")
-        here = {location(row[0]) for row in lake.listed(path, FILE_NAMES).select("path").collect()}
+        here = {location(row[0]) for row in lake.listed(path, FILE_NAMES).collect()}
         read = {location(row[0]) for row in files_read(lake.spark, place.checkpoint).select("source").collect()}
         return cls(stream=stream, files=here - read)
 

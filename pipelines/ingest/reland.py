@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import reduce
 from operator import and_
+from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FILE_NAMES, Config, FilesSource, KafkaSource
+from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
@@ -35,6 +36,7 @@ from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around
 from pipelines.lake.history import RELAND, Commit
 from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
+from pipelines.model.paths import is_local
 
 _WITHOUT_ROWS = "without_rows"
 
@@ -313,14 +315,15 @@ def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collec
     for rows in tables:
         there = _of_files(rows).select(location(F.col("source")).alias("__at")).distinct()
         asked = asked.join(there, "__at", "left_anti")
-    left = {row[0] for row in asked.collect()}
-    try:
-        listed = lake.listed(resolve(source.path, f"streams.{stream.name}.source.path"), FILE_NAMES)
-        left -= {row[0] for row in listed.where("length = 0").select(location(F.col("path"))).collect()} if left else set()
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-    return sorted(left)
+    left = sorted(row[0] for row in asked.collect())
+    # Of files elsewhere, only reading them again tells.
+    local = is_local(resolve(source.path, f"streams.{stream.name}.source.path"))
+    return [path for path in left if not (local and _is_empty(path))]
+
+
+def _is_empty(path: str) -> bool:
+    file = Path(path.removeprefix("file:"))
+    return file.is_file() and not file.stat().st_size
 
 
 def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.control.facts import Fact, Facts
@@ -25,9 +26,10 @@ _HOUR_US = 3_600_000_000
 class WriterState:
     """Times are microseconds since the epoch.
 
-    `micro_batch` is the last one that has landed, by its number in the query's checkpoint; `batch` is its `ingest_batch`, which
-    never falls, whatever becomes of the checkpoint. `watermark` is what it met, `delay` the `watermark_delay` then;
-    `max_event_time` the greatest accepted event time. `recovering`: micro-batches may still meet what has landed before.
+    `micro_batch` is the last one that has landed, by its number in the query's checkpoint, of that `lineage`; `batch` is its
+    `ingest_batch`, which never falls, whatever becomes of the checkpoint. `watermark` is what it met, `delay` the
+    `watermark_delay` then; `max_event_time` the greatest accepted event time. `recovering`: micro-batches may still meet what
+    has landed before.
     """
 
     micro_batch: int
@@ -36,6 +38,7 @@ class WriterState:
     max_event_time: int | None = None
     delay: int = 0
     recovering: bool = False
+    lineage: str | None = None
     topic: str | None = None
     topic_id: str | None = None
 
@@ -82,8 +85,10 @@ def newest_ingested(commits: Iterable[Commit]) -> tuple[int, WriterState | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Landed:
-    """What landed in a stream's bronze up to `version`, since another: ingest `batches`; `otherwise`: rows of other commits."""
+    """What landed in a stream's bronze up to `version`, since version `after`: ingest `batches`; `otherwise`: rows of other
+    commits."""
 
+    after: int
     version: int
     batches: frozenset[int]
     otherwise: bool
@@ -103,7 +108,15 @@ def landed_since(lake: Lake, table: str, after: int) -> Landed:
             otherwise = otherwise or not (commit.changes_no_data or commit.operation == "CREATE TABLE")
     # A log that was cleaned does not tell all.
     untold = oldest is not None and oldest > max(after, 0)
-    return Landed(version=version, batches=frozenset(batches), otherwise=otherwise or untold)
+    return Landed(after=after, version=version, batches=frozenset(batches), otherwise=otherwise or untold)
+
+
+def landed_rows(lake: Lake, table: str, landed: Landed) -> DataFrame:
+    """The rows that landed, and some more where not all of them came by ingest."""
+    if landed.otherwise:
+        return lake.landed_between(table, landed.after, landed.version)
+    rows, batches = lake.read(table, landed.version), landed.batches
+    return rows.where(F.col("ingest_batch").between(min(batches), max(batches)) if batches else F.lit(False))
 
 
 def read_progress(

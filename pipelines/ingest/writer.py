@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import FilesSource, KafkaSource
 from pipelines.ingest.landings import Landings
+from pipelines.ingest.offsets import begin_lineage, lineage
 from pipelines.ingest.parse.json import is_decoded
 from pipelines.ingest.position import Position
 from pipelines.ingest.recovery import ORIGIN, Recovery, payload
@@ -66,6 +67,7 @@ class BronzeWriter:
     _state: WriterState | None = None
     _floor: int | None = None
     _begun: bool = False
+    _lineage: str | None = None
     _offset: int = 0
     _recovery: Recovery | None = None
     _earliest: dict[int, int] = field(default_factory=dict)
@@ -105,11 +107,14 @@ class BronzeWriter:
     def _begin(self, lake: Lake, micro_batch: int) -> None:
         """The first micro-batch of a run tells whether the checkpoint goes on where bronze is."""
         known, self._begun = self._state, True
+        self._lineage = lineage(lake.spark, self.place.checkpoint)
         if known is None:
             return
-        again = micro_batch <= known.micro_batch
+        again = self._lineage != known.lineage or micro_batch <= known.micro_batch
         # `batch` never falls: a checkpoint that counts from an earlier number is counted on from here.
         self._offset = known.batch - known.micro_batch if not again else known.batch + 1 - micro_batch
+        if again:
+            self._lineage = begin_lineage(lake.spark, self.place.checkpoint)
         if again or known.recovering:
             self._recovery = Recovery.begin(lake, self.stream, self.source, self.place)
 
@@ -126,6 +131,7 @@ class BronzeWriter:
             watermark=watermark,
             max_event_time=None if known is None else known.max_event_time,
             delay=micros(self.watermark_delay),
+            lineage=self._lineage,
             recovering=self._recovery is not None and not self._recovery.over,
             topic=self.consumes.get("topic"),
             topic_id=self.consumes.get("topic_id"),

@@ -157,10 +157,10 @@ class JoinLane:
 
     def close(self) -> None:
         """Publish what the query did last."""
-        run_id = str(self.query.runId)
-        if not self.query.isActive and not self.listener.wait_for_end(run_id, _REPORT_SECONDS):
+        reported = self.query.isActive or self.listener.wait_for_end(str(self.query.runId), _REPORT_SECONDS)
+        self.publish()  # fails where Spark itself has been stopped, which needs no second message
+        if not reported:
             log.warning("the join's last micro-batches were not reported in time; status does not have them")
-        self.publish()
         self.context.lake.spark.streams.removeListener(self.listener)
 
     def publish(self) -> None:

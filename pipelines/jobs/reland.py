@@ -12,7 +12,7 @@ def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
     if stream not in config.streams:
         raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
     lake.require(stream)
-    lake.require_as_configured()
+    lake.require_as_configured(stream)
     lake.ensure("quarantine")
     with leased(lake, "reconciliation or reland"):
         return reland(lake, config, lake.streams.named(stream))

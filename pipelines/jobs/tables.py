@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from pipelines.config.model import Config
 from pipelines.config.streams import table_names
+from pipelines.lake.reader import TableReader, require
 from pipelines.model.errors import RejoinError
-from pipelines.monitor.reader import TableReader, require
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 

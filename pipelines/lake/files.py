@@ -26,7 +26,7 @@ def gone_files(lake: Lake, table: str) -> tuple[str, ...]:
     needed = {_within_table(unquote(path), depth): unquote(path) for path in lake.read(table).inputFiles()}
     if not needed:
         return ()
-    listed = lake.listed(lake.location(table), "*.parquet").select("path").collect()
+    listed = lake.listed(lake.location(table), "*.parquet").collect()
     there = {_within_table(unquote(row["path"]), depth) for row in listed}
     return tuple(sorted(path for name, path in needed.items() if name not in there))
 

@@ -31,9 +31,6 @@ from pipelines.model.paths import is_local
 from pipelines.model.rule import PROPERTY, RegisteredRule
 from pipelines.model.schemas import TableSpec, table_specs
 
-# How far the clocks of two drivers may differ before it costs a look at more rows.
-_CLOCK_SLACK_US = 600_000_000
-
 
 class Lake:
     """One lake, read and written through one session. Cheap to make; remembers only which tables it has found in order."""
@@ -115,9 +112,9 @@ class Lake:
             if not self.exists(table):
                 raise LakeError(f"{self.identifier(table)}: no such table yet; run `rejoin ingest` and `rejoin join` first")
 
-    def require_as_configured(self) -> None:
-        """Raise LakeError where a lane has yet to give the tables the columns of this configuration."""
-        behind = [table for table, clauses in self.judge().items() if clauses]
+    def require_as_configured(self, *tables: str) -> None:
+        """Raise LakeError where a lane has yet to give the tables (all, if none is named) the columns of this configuration."""
+        behind = [table for table, clauses in self.judge(*tables).items() if clauses and (not tables or table in tables)]
         if behind:
             raise LakeError(
                 f"{self.identifier(behind[0])}: does not have the columns of this configuration yet; start a lane with it, "
@@ -282,10 +279,10 @@ class Lake:
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
 
     def listed(self, directory: str, names: str) -> DataFrame:
-        """The files below a directory that match a glob pattern: `path`, `modificationTime` and `length` in bytes."""
+        """The files below a directory that match a glob pattern and are not empty: `path`, as a URI."""
         reader = self.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", names)
         # One that is taken away meanwhile is not there.
-        return reader.option("ignoreMissingFiles", "true").load(directory).select("path", "modificationTime", "length")
+        return reader.option("ignoreMissingFiles", "true").load(directory).select(F.col("_metadata.file_path").alias("path"))
 
     def location(self, table: str) -> str:
         """The directory of the table's files, also of one in a catalog."""
@@ -297,7 +294,8 @@ class Lake:
     def landed_between(self, table: str, after: int, through: int) -> DataFrame:
         """The rows appended in versions `after` (exclusive) to `through` (inclusive).
 
-        Where the log no longer reaches back that far, all rows as of `through`: more work for the caller, never fewer rows.
+        Where the change feed does not tell, for files were vacuumed or a column's type changed in between, all rows as of
+        `through`: more work for the caller, never fewer rows.
         """
         snapshot = self.read(table, through)
         if after < 0:
@@ -312,28 +310,9 @@ class Lake:
             landed.count()  # opens every file: here, and not somewhere later, it shows that one has been vacuumed
             return landed
         except Exception as error:  # the class differs between classic Spark and Connect
-            if "DELTA_CHANGE_DATA_FEED_INCOMPATIBLE" in str(error):
-                return self._landed_by_time(table, after, through)
-            if is_gone(error):
+            if is_gone(error) or "DELTA_CHANGE_DATA_FEED_INCOMPATIBLE" in str(error):
                 return snapshot
             raise
-
-    def _landed_by_time(self, table: str, after: int, through: int) -> DataFrame:
-        """As `landed_between`, for bronze of which a column's type has changed in between, where the change feed cannot be read:
-        the rows ingested since, and some more. All rows, where counting shows that clocks did not keep that order."""
-        snapshot, earlier = self.read(table, through), self.read(table, after)
-        try:
-            newest = earlier.select(F.unix_micros(F.max("ingest_time"))).collect()[0][0]
-        except Exception as error:  # as above
-            if is_gone(error):
-                return snapshot
-            raise
-        if newest is None:
-            return snapshot
-        recent = F.col("ingest_time") >= at(newest - _CLOCK_SLACK_US)
-        landed = snapshot.where(recent)
-        complete = snapshot.count() - earlier.count() == landed.count() - earlier.where(recent).count()
-        return landed if complete else snapshot
 
     # Writing -----------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The ledger's recent entries, and the facts of table `control`, as plain values."""
+"""The ledger's recent entries, as plain values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.control.facts import Facts
+from pipelines.lake.reader import Condition, TableReader, rows_of
 from pipelines.model.time import EPOCH
 from pipelines.monitor.lag import RECENT_US, Entry
-from pipelines.monitor.reader import Condition, TableReader, rows_of
 
 DAYS = 30
 """How many days of runs, up to the last one, are looked at."""
@@ -43,11 +42,6 @@ def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict
             recent[query] = sorted(entries, key=lambda entry: (entry["finished_at"], entry["batch"] or -1))
             latest[query] = recent[query][-1]
     return latest, recent
-
-
-def read_facts(reader: TableReader) -> Facts:
-    """The facts of table `control`; none for a lake in which no lane has started yet."""
-    return Facts.of(rows_of(reader.scan("control"))) if reader.exists("control") else Facts()
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pipelines.config.model import Config, StreamConfig
 from pipelines.config.streams import rule_of
+from pipelines.control.facts import facts_in
+from pipelines.lake.reader import Condition, TableReader, require, rows_of
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.errors import RejoinError
 from pipelines.model.rule import Rule
 from pipelines.model.time import EPOCH, iso
-from pipelines.monitor.entries import read_facts
-from pipelines.monitor.reader import Condition, TableReader, require, rows_of
 
 _SHOWN = 20
 _INTEGERS = {"TINYINT", "SMALLINT", "INT", "BIGINT"}
@@ -97,7 +97,7 @@ def _describe(row: Row) -> str:
 
 
 def _state(reader: TableReader, event_time: int) -> str:
-    facts = read_facts(reader)
+    facts = facts_in(reader)
     if facts.horizon is None or event_time > facts.horizon:
         return "pending: the join's horizon has not reached it; only `settle --all` answers earlier"
     if facts.settled.horizon is None or event_time > facts.settled.horizon:

@@ -15,12 +15,12 @@ from pyarrow import json as arrow_json
 from pydantic_core import from_json
 
 from pipelines.config.model import Config
+from pipelines.lake.reader import TableReader, rows_of
 from pipelines.model.durations import format_duration
 from pipelines.model.format import size
 from pipelines.model.histogram import ENDS, NAMES, Histogram
 from pipelines.model.time import EPOCH, iso
 from pipelines.monitor.entries import last_days
-from pipelines.monitor.reader import TableReader, rows_of
 
 _DATES_SHOWN = 7
 _COVERAGES = (0.90, 0.95, 0.99)

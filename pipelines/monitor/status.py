@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipelines.config.model import Config
-from pipelines.control.facts import Facts
+from pipelines.control.facts import Facts, facts_in
 from pipelines.control.gaps import accepted
+from pipelines.lake.reader import TableReader, rows_of
 from pipelines.model.format import LINE_WIDTH, about, size
 from pipelines.model.time import iso, now_us
-from pipelines.monitor.entries import last_days, latest_and_recent, read_facts
+from pipelines.monitor.entries import last_days, latest_and_recent
 from pipelines.monitor.lag import (
     Entry,
     Finding,
@@ -27,7 +28,6 @@ from pipelines.monitor.lag import (
     waiting,
 )
 from pipelines.monitor.lateness import Lateness, lateness_lines, lateness_of
-from pipelines.monitor.reader import TableReader, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
     streams, now = [config.stream_name("exposure"), config.stream_name("outcome")], now_us()
     names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
     latest, recent = latest_and_recent(reader, names)
-    facts = read_facts(reader)
+    facts = facts_in(reader)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
     dropped, reconciliation = _dropped(reader), _last_reconciliation(reader)

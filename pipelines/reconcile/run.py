@@ -16,11 +16,11 @@ from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
 from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around, rewrite_dates
 from pipelines.lake.history import REPAIR
+from pipelines.lake.reader import open_reader
 from pipelines.lake.tables import Lake
 from pipelines.model.durations import format_duration
 from pipelines.model.time import now_us
 from pipelines.monitor.lateness import lateness_of
-from pipelines.monitor.reader import SparkReader
 from pipelines.reconcile.audit.bronze import StreamAudit, audit_bronze
 from pipelines.reconcile.causes import Cause, with_causes
 from pipelines.reconcile.compare.comparison import Comparison, Sides, compare_dates
@@ -91,7 +91,7 @@ def reconcile(
             before_repair=outcome.before if outcome.repaired else {},
             causes=outcome.causes,
             sample=outcome.sample,
-            lateness=lateness_of(SparkReader(lake), config),
+            lateness=lateness_of(open_reader(config, lambda: lake), config),
             configuration=_configuration(config),
             versions=_versions(lake),
             earlier=[EarlierRun.of(report) for report in past],

@@ -24,10 +24,14 @@ _FEW = 200_000
 _HELD = 500_000
 
 
+def hour_of(event_time: str) -> Column:
+    """The hour of an event time: microseconds of its start."""
+    return F.floor(F.unix_micros(F.col(event_time)) / F.lit(HOUR_US)).cast("bigint") * F.lit(HOUR_US)
+
+
 def event_hours(outcomes: DataFrame, event_time: str) -> dict[int, int]:
     """How many there are in each hour of event time (microseconds of its start), in order. Runs the plan of `outcomes`."""
-    hour = F.floor(F.unix_micros(F.col(event_time)) / F.lit(HOUR_US)).cast("bigint") * F.lit(HOUR_US)
-    return dict(sorted(tuple(row) for row in outcomes.groupBy(hour.alias("__hour")).count().collect()))
+    return dict(sorted(tuple(row) for row in outcomes.groupBy(hour_of(event_time).alias("__hour")).count().collect()))
 
 
 def spans(

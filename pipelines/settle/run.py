@@ -5,16 +5,17 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from pipelines.context import Context
 from pipelines.control.facts import Fact, Settled
 from pipelines.control.position import KEY, settled_position
-from pipelines.ingest.state import Landed, landed_since
+from pipelines.ingest.state import Landed, landed_rows, landed_since
 from pipelines.model.time import now_us
 from pipelines.monitor.ledger import Entry
 from pipelines.monitor.phases import Laps
 from pipelines.settle.figures import Final, LookupStats, became_final, lookup_stats
-from pipelines.settle.lookup import event_hours, lake_candidates, within
+from pipelines.settle.lookup import event_hours, hour_of, lake_candidates, within
 from pipelines.settle.selection import Window, outcomes_to_look_up, touched_outcomes, unanswered
 from pipelines.sink import AttributedSink, SinkResult, first_events
 
@@ -71,7 +72,7 @@ class Settle:
         )
         laps.lap("bookkeeping")
         below = frozenset(name for name, each in landed.items() if self._may_be_below(name, each, previous.horizon))
-        one = _Run(context=self.context, previous=previous, now=now, attributed=attributed, below=below, stamp=started)
+        one = _Run(self.context, previous, now, attributed, landed, below, stamp=started)
         stats, written = one.look_up(laps) if one.is_due else (LookupStats(), SinkResult(0, 0, 0.0))
         final = one.final()
         laps.lap("figures")
@@ -88,15 +89,16 @@ class Settle:
         return earliest is None or earliest <= horizon
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Run:
-    """One run: from what the previous one had seen to what this one sees, over the output table at version `attributed`. `below`:
-    the streams of which events may have landed since at or below the previous horizon."""
+    """One run: from what the previous one had seen to what this one sees, over the output table at version `attributed`. By
+    stream, what `landed` since; `below`: the streams of which some of that may be at or below the previous horizon."""
 
     context: Context
     previous: Settled
     now: Settled
     attributed: int
+    landed: Mapping[str, Landed]
     below: frozenset[str]
     stamp: int
 
@@ -160,23 +162,32 @@ class _Run:
         ]
         if self.now.all:
             selected.append(unanswered(outcomes, attributed, streams))
-        # What landed since the last run at or below its horizon.
-        if outcome.name in self.below:
-            landed = lake.landed_between(outcome.name, self.previous.outcome_version, self.now.outcome_version)
-            behind = landed.where(window.already(outcome.event_time))
-            hours = event_hours(behind, outcome.event_time)
-            if hours:
-                rows = attributed.where(within(outcome.event_time, hours))
-                selected.append(outcomes_to_look_up(behind, rows, streams, window, hot))
-        if exposure.name in self.below:
-            landed = lake.landed_between(exposure.name, self.previous.exposure_version, self.now.exposure_version)
-            behind = landed.where(window.already(exposure.event_time))
-            hours = event_hours(behind, exposure.event_time)
-            if hours:
-                reach = within(outcome.event_time, hours, after=attribution)
-                final = outcomes.where(reach).where(window.already(outcome.event_time))
-                selected.append(touched_outcomes(final, behind, streams, attribution))
+        behind, hours = self._below()
+        if hours.get(outcome.name):
+            rows = attributed.where(within(outcome.event_time, hours[outcome.name]))
+            selected.append(outcomes_to_look_up(behind[outcome.name], rows, streams, window, hot))
+        if hours.get(exposure.name):
+            reach = within(outcome.event_time, hours[exposure.name], after=attribution)
+            final = outcomes.where(reach).where(window.already(outcome.event_time))
+            selected.append(touched_outcomes(final, behind[exposure.name], streams, attribution))
         return reduce(DataFrame.unionByName, selected)
+
+    def _below(self) -> tuple[dict[str, DataFrame], dict[str, list[int]]]:
+        """By stream, what landed since the last run at or below its horizon, and the hours of event time that it is in."""
+        lake, window = self.context.lake, self.window
+        behind = {
+            stream.name: landed_rows(lake, stream.name, self.landed[stream.name]).where(window.already(stream.event_time))
+            for stream in lake.streams.both
+            if stream.name in self.below
+        }
+        if not behind:
+            return {}, {}
+        times = {stream.name: stream.event_time for stream in lake.streams.both}
+        parts = [rows.select(F.lit(name).alias("stream"), hour_of(times[name]).alias("hour")) for name, rows in behind.items()]
+        hours: dict[str, list[int]] = {}
+        for row in reduce(DataFrame.unionByName, parts).distinct().collect():
+            hours.setdefault(row["stream"], []).append(row["hour"])
+        return behind, hours
 
     def _write(self, selected: DataFrame, hours: Mapping[int, int]) -> SinkResult:
         lake, streams = self.context.lake, self.context.lake.streams

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
 from pipelines.config.streams import rule_of
+from pipelines.ingest.state import landed_rows, landed_since
 from pipelines.lake.tables import Lake, at
 from pipelines.reconcile.audit.books import Books, balance
 from pipelines.reconcile.compare.batch import attribute, outcome_events
@@ -120,10 +121,10 @@ class _Work:
     def known_events(self, rows: DataFrame) -> DataFrame:
         """Leave out rows of outcomes that landed after the pin: they are not extra, but judged by the next run."""
         name, pinned = self.lake.streams.outcome.name, self.sides.pins.outcome_version
-        newest = self.lake.version(name)
-        if newest <= pinned:
+        landed = landed_since(self.lake, name, pinned)
+        if landed.version <= pinned:
             return rows
-        later = self.lake.landed_between(name, pinned, newest).select(self.id)
+        later = landed_rows(self.lake, name, landed).select(self.id)
         unknown = later.join(self.sides.outcomes.select(self.id), self.id, "left_anti").distinct()
         return rows.join(unknown, self.id, "left_anti").select(*rows.columns)
 

@@ -55,12 +55,13 @@ class TableReader(Protocol):
         """Files and bytes that commits after a version have added."""
 
 
-def open_reader(config: Config, lake: Callable[[], "Lake"]) -> TableReader:
-    """The reader for a lake. `lake` starts Spark: for a catalog, a URI, or a table feature that delta-rs does not read."""
+def open_reader(config: Config, lake: Callable[[], "Lake"], *tables: str) -> TableReader:
+    """The reader for `tables` of a lake (all, if none is named). `lake` starts Spark: for a catalog, a URI, or a table feature
+    that delta-rs does not read."""
     location = "" if config.lake_is_catalog else resolve(config.lake, "lake").rstrip("/")
     if location and is_local(location):
         local = LocalReader(str(Path(location).absolute()))
-        if all(local.can_read(table) for table in table_names(config)):
+        if all(local.can_read(table) for table in tables or table_names(config)):
             return local
     return SparkReader(lake())
 
