@@ -130,9 +130,9 @@ ALL_AT_ONCE = (["run", "--once", "--all"],)
 
 
 def run_other_domain(
-    root: Path, seed: int, commands: Sequence[Sequence[str]], *, shuffled: int, copies: int
+    run: Command, root: Path, seed: int, commands: Sequence[Sequence[str]], *, shuffled: int, copies: int
 ) -> list[dict[str, str]]:
-    """Land the events as files, run the commands over them; the exported table."""
+    """Land the events as files, `run` the commands over them; the exported table."""
     offers, orders = other_events(seed)
     root.mkdir()
     conf = root / "other.yml"
@@ -147,17 +147,17 @@ def run_other_domain(
             for copy in range(copies):
                 (folder / f"wave{wave}-{copy}.json").write_text(text)
     for command in commands:
-        done = rejoin(*command, "--conf", conf)
+        done = run(*command, "--conf", conf)
         assert done.returncode == 0, done.stderr + done.stdout
         assert done.stderr == ""
     out = root / "table.csv"
-    assert rejoin("export", "attributed_orders", "--out", out, "--conf", conf).returncode == 0
+    assert run("export", "attributed_orders", "--out", out, "--conf", conf).returncode == 0
     with out.open() as lines:
         return sorted(csv.DictReader(lines), key=lambda row: row["number"])
 
 
 @pytest.mark.slow
-def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(tmp_path: Path) -> None:
+def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(tmp_path: Path, command: Command) -> None:
     offers, orders = other_events(3)
     expected = oracle.attribute(
         orders,
@@ -170,7 +170,7 @@ def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(
         keys=("buyer", "shop"),
         carry=("price", "tags"),
     )
-    rows = run_other_domain(tmp_path / "a", 3, STAGES, shuffled=1, copies=1)
+    rows = run_other_domain(command, tmp_path / "a", 3, STAGES, shuffled=1, copies=1)
     found = {r["number"]: (r["placed"], r["exposure_id"], r["exposure_price"], r["exposure_time"]) for r in rows}
     wanted = {
         id: (
@@ -183,7 +183,7 @@ def test_another_domain_through_the_command_line_equals_the_oracle_in_any_order(
     }
     assert found == wanted
     assert all(row["event_hour"] == str(int(row["placed"][11:13])) for row in rows)
-    again = run_other_domain(tmp_path / "b", 3, ALL_AT_ONCE, shuffled=2, copies=2)
+    again = run_other_domain(rejoin, tmp_path / "b", 3, ALL_AT_ONCE, shuffled=2, copies=2)
     drop = {"attributed_by", "updated_at"}
     assert [{k: v for k, v in r.items() if k not in drop} for r in again] == [
         {k: v for k, v in r.items() if k not in drop} for r in rows
