@@ -51,9 +51,6 @@ def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -
     else:
         with _quiet_jvm(debug):
             session = _local_session(settings, debug)
-        if not debug:
-            # Its thread prints a stack trace where the JVM ends first, as when the whole process group is stopped.
-            session.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     for key, value in {**_SEMANTIC, **_HIDING}.items():
         session.conf.set(key, value)
     return session
