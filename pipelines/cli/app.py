@@ -92,7 +92,7 @@ def date_of(value: datetime | None) -> Any:
 def _stop(signum: int, frame: object) -> NoReturn:
     if "--debug" not in sys.argv:
         # PySpark's servers print a stack trace where the JVM ends first, as when the whole process group is stopped.
-        socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
+        socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     raise KeyboardInterrupt
 
 
