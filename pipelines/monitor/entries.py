@@ -12,7 +12,7 @@ from pipelines.lake.reader import Condition, TableReader, rows_of
 from pipelines.model.time import EPOCH
 from pipelines.monitor.lag import RECENT_US, Entry
 
-DAYS = 30
+DAYS = 7
 """How many days of runs, up to the last one, are looked at."""
 
 _JSON = ("consumed", "durations_ms", "detail")
@@ -20,7 +20,7 @@ _COLUMNS = ("query", "batch", "started_at", "finished_at", "rows_in", "watermark
 
 
 def last_days(reader: TableReader) -> list[Condition]:
-    """A condition on the ledger: the last 30 days of runs."""
+    """A condition on the ledger: the last 7 days of runs."""
     newest = max(reader.dates("ledger", "run_date"), default="1970-01-31")
     return [("run_date", ">=", date.fromisoformat(newest) - timedelta(days=DAYS))]
 

@@ -1,6 +1,6 @@
 """Lateness made visible, from the ledger: how late events come, what settling does, when dates are final, what state costs.
 
-All figures are of the ledger's last 30 days of runs.
+All figures are of the ledger's last 7 days of runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -140,7 +140,7 @@ def lateness_of(reader: TableReader, config: Config) -> Lateness:
 
 
 def _behind(details: pa.ChunkedArray) -> Histogram:
-    """The sum of the histograms in ingest's details. Arrow parses them: there is one for each micro-batch of 30 days."""
+    """The sum of the histograms in ingest's details. Arrow parses them: there is one for each micro-batch of 7 days."""
     found = pc.struct_field(pc.extract_regex(details.cast(pa.string()), r'"lateness":\s*(?P<counts>\{[^}]*\})'), "counts")
     lines = "\n".join(each for each in found.to_pylist() if each)
     counts = arrow_json.read_json(BytesIO(lines.encode())) if lines else pa.table({})
@@ -217,7 +217,7 @@ def _written(duration: timedelta | None) -> str | None:
 
 def lateness_lines(found: Lateness) -> list[str]:
     """For a terminal: what is late, what settle did, what the hot window covers, which dates are final."""
-    lines = ["", "lateness (the last 30 days of runs)"]
+    lines = ["", "lateness (the last 7 days of runs)"]
     for stream in found.streams:
         share = stream.late / stream.accepted if stream.accepted else 0.0
         reach = " ".join(f"{coverage:.0%} {_ahead(stream.behind, coverage)}" for coverage in _COVERAGES)
