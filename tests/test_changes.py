@@ -99,7 +99,7 @@ def test_changes_by_restart_with_late_data_in_between(spark: SparkSession, tmp_p
     playbacks: list[Any] = []
     read: list[int] = []
     try:
-        for n in range(5):
+        for n in range(4):
             if n == 1:
                 pipeline.reconfigure(playbacks_schema(more=", app STRING"), "join.hot_window=10m")
             if n == 2:

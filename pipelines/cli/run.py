@@ -23,7 +23,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed, another day.")] = 7,
     impressions: Annotated[int, typer.Option(min=0)] = 60_000,
     playbacks: Annotated[int, typer.Option(min=0)] = 12_000,
-    waves: Annotated[int, typer.Option(min=1, help="In how many arrivals the day comes.")] = 3,
+    waves: Annotated[int, typer.Option(min=1, help="In how many arrivals the day comes.")] = 2,
     kafka: Annotated[bool, typer.Option("--kafka", help="Through a Kafka broker that is started for the demo.")] = False,
     conf: Conf = None,
     sets: Set = None,

@@ -1,8 +1,8 @@
 """Demo: a generated day arrives in waves; every stage runs after each; the night proves the result."""
 
 import shutil
-from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -12,13 +12,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.demo.files import Wave, waves
+from pipelines.demo.files import waves
 from pipelines.demo.generator import DayModel, generate_day
 from pipelines.jobs.generate import deliver, targets_of
-from pipelines.jobs.ingest import ingest
-from pipelines.jobs.join import join
 from pipelines.jobs.reconcile import run_reconcile
-from pipelines.jobs.settle import settle
+from pipelines.jobs.run import run_once
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.reconcile.result import Reconciliation
@@ -37,38 +35,25 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
     model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
-        task = progress.add_task(f"generating {day}", total=count * 3 + 2)
+        task = progress.add_task(f"generating {day}", total=count * 3 + 1)
         cut = list(waves(generate_day(model, config), count))
         targets = targets_of(config)
         lines = {name: sum(len(wave.lines[name]) for wave in cut) for name in config.streams}
 
-        def step(description: str) -> None:
-            progress.update(task, description=description, advance=1)
+        def step(arrival: str, stage: str) -> None:
+            progress.update(task, description=f"{arrival}: {stage}", advance=1)
 
         for wave in cut:
-            _one_wave(lake, config, wave, len(cut), targets, step)
-        step("settling all that is pending")
-        settle(lake, config, everything=True)
-        step("reconciling with an independent batch computation")
+            deliver(config, wave, targets)
+            say = partial(step, f"wave {wave.number + 1} of {len(cut)}")
+            run_once(lake, config, everything=wave is cut[-1], say=say)
+        step("the night", "reconciling with an independent batch computation")
         result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
-        progress.update(task, description="done", completed=count * 3 + 2)
+        progress.update(task, description="done", completed=count * 3 + 1)
     _summary(console, lake, config, lines, result, page)
     if options:
         console.print(f"go on:  .venv/bin/rejoin status {options}   (or reconcile, show, explain, ...)", soft_wrap=True)
     return 0 if result.agrees else 1
-
-
-def _one_wave(
-    lake: Lake, config: Config, wave: Wave, of: int, targets: Mapping[str, Path | KafkaSource], step: Callable[[str], None]
-) -> None:
-    here = f"wave {wave.number + 1} of {of}"
-    deliver(config, wave, targets)
-    step(f"{here}: ingest")
-    ingest(lake, config, once=True)
-    step(f"{here}: join")
-    join(lake, config, once=True)
-    step(f"{here}: settle")
-    settle(lake, config)
 
 
 def clear(directory: Path) -> None:

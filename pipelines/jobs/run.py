@@ -1,6 +1,7 @@
 """Run: ingest, join and settle in one application, sharing one session and one context."""
 
 import time
+from collections.abc import Callable
 
 from pipelines.config.model import Config
 from pipelines.context import open_context
@@ -15,11 +16,17 @@ from pipelines.session import behind_connect
 from pipelines.settle.run import SettleResult
 
 
-def run_once(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
-    """To the end of what is there, one stage after the other; what settle did. `everything` as for settle."""
+def run_once(
+    lake: Lake, config: Config, *, everything: bool = False, say: Callable[[str], None] = lambda _: None
+) -> SettleResult:
+    """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `say` is told of each
+    stage as it begins."""
     with open_context(lake, config) as context:
+        say("ingest")
         ingest_in(context, once=True)
+        say("join")
         join_in(context, once=True)
+        say("settle")
         return open_settle(context).run(everything=everything)
 
 
