@@ -155,6 +155,7 @@ PLAYS = st.lists(st.builds(play, st.sampled_from("pqrs"), MINUTES, WHO, device=s
 SHOWN = st.lists(st.builds(shown, st.sampled_from("abcd"), MINUTES, WHO, position=st.sampled_from([1, 2, 10, None])), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(outcomes=PLAYS, exposures=SHOWN)
 def test_look_up_and_batch_agree_with_the_oracle(

@@ -246,6 +246,7 @@ def as_json(event: dict[str, Any]) -> bytes:
     return json.dumps(plain).replace('"m": null', f'"m": {amount}').encode()
 
 
+@pytest.mark.slow
 def test_json_and_avro_of_the_same_events_give_the_same_rows(spark: SparkSession, stream: EventStream) -> None:
     @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(EVENTS, min_size=60, max_size=60))

@@ -144,13 +144,27 @@ def on_days() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 RULE_CHANGES = [
-    (["join.attribution_window=1h"], r"join.attribution_window: 6h -> 1h", {"window": timedelta(hours=1)}),
-    (["join.keys=[profile_id]"], r"join.keys: profile_id, title_id -> profile_id", {"keys": ("profile_id",)}),
-    (["join.carry=[row_id]"], r"join.carry: row_id, position, device, model_version -> row_id", {"carry": ("row_id",)}),
+    pytest.param(
+        ["join.attribution_window=1h"], r"join.attribution_window: 6h -> 1h", {"window": timedelta(hours=1)}, id="window"
+    ),
+    pytest.param(
+        ["join.keys=[profile_id]"],
+        r"join.keys: profile_id, title_id -> profile_id",
+        {"keys": ("profile_id",)},
+        marks=pytest.mark.slow,
+        id="keys",
+    ),
+    pytest.param(
+        ["join.carry=[row_id]"],
+        r"join.carry: row_id, position, device, model_version -> row_id",
+        {"carry": ("row_id",)},
+        marks=pytest.mark.slow,
+        id="carry",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "said", "how"), RULE_CHANGES, ids=["window", "keys", "carry"])
+@pytest.mark.parametrize(("changes", "said", "how"), RULE_CHANGES)
 def test_a_change_of_rule_needs_a_backfill(replay: Any, changes: list[str], said: str, how: dict[str, Any]) -> None:
     pipeline = replay("join.hot_window=10m", "join.watermark_delay=2m")
     impressions, playbacks = on_days()
@@ -189,6 +203,7 @@ def test_a_change_of_rule_needs_a_backfill(replay: Any, changes: list[str], said
     assert rows[f"p{DAYS[0]}"]["exposure_id"] == "late8"
 
 
+@pytest.mark.slow
 def test_a_backfill_that_was_killed_goes_on_and_lanes_wait_for_it(replay: Any) -> None:
     pipeline = replay()
     impressions, playbacks = on_days()
@@ -213,6 +228,7 @@ def test_a_backfill_that_was_killed_goes_on_and_lanes_wait_for_it(replay: Any) -
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=1))
 
 
+@pytest.mark.slow
 def test_a_lane_that_still_runs_by_another_rule_stops_and_what_it_wrote_is_written_again(replay: Any, monkeypatch: Any) -> None:
     pipeline = replay()
     impressions, playbacks = on_days()

@@ -85,6 +85,7 @@ def test_compaction_and_lanes_may_meet(replay: Any) -> None:
     assert pipeline.attributed() == oracle.of_waves(WAVES[:4])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compacted_is_left(replay: Any) -> None:
     pipeline = replay()
     pipeline.reconfigure("partition_by=hour", f"lake={pipeline.root}/hourly")  # where no join has published a horizon

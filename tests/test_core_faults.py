@@ -38,6 +38,7 @@ def no_close(monkeypatch: pytest.MonkeyPatch) -> Any:
     return patch
 
 
+@pytest.mark.slow
 def test_settles_position_is_found_however_many_commits_follow(replay: Any, no_close: Any) -> None:
     pipeline = replay()
     pipeline.wave([shown("i0", "10:00")], [play("p", "12:00")])
@@ -86,6 +87,7 @@ def test_a_checkpoint_that_was_put_back_lands_nothing_twice(replay: Any, files: 
     assert batches == sorted(batches), "numbers of batches never fall"
 
 
+@pytest.mark.slow
 def test_recovery_ends_once_the_checkpoint_has_passed_what_the_source_held(replay: Any) -> None:
     pipeline = replay()
     pipeline.wave([], [play("a", "10:00")])
@@ -168,6 +170,7 @@ def test_settle_looks_up_outcomes_of_very_many_separate_hours(replay: Any) -> No
     assert pipeline.attributed() == expected
 
 
+@pytest.mark.slow
 def test_a_ledger_that_was_deleted_harms_nothing(replay: Any) -> None:
     pipeline = replay()
     impressions, playbacks = [shown("a", "10:00"), shown("b", "11:30")], [play("p", "10:05"), play("q", "11:35")]

@@ -121,6 +121,7 @@ def test_a_lost_join_checkpoint_changes_nothing(replay: Any) -> None:
     assert pipeline.dropped() == 0
 
 
+@pytest.mark.slow
 def test_the_join_keeps_the_hot_window_only(replay: Any) -> None:
     pipeline = replay("join.hot_window=5m", "join.watermark_delay=1m")
     for hour in range(10, 14):

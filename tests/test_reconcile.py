@@ -46,6 +46,7 @@ def sql(pipeline: Any, statement: str) -> None:
     pipeline.lake.spark.sql(statement.format(t=pipeline.lake.identifier("attributed_playbacks")))
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_found_in_its_class_and_repaired(pipeline: Any) -> None:
     for fault in (
         "DELETE FROM {t} WHERE playback_id = 'p0'",
