@@ -1,4 +1,4 @@
-"""The facts of table `control`, as values. Pure: whoever reads the table's rows, through Spark or without a JVM, gets the same.
+"""The facts of table `control`, as values: whoever reads the table's rows, through Spark or without a JVM, gets the same.
 
 A row is one `Fact`; rows are appended, and the latest, or the greatest, counts:
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pipelines.control.facts import NEWEST_ONLY, Fact, Facts, facts_in
 from pipelines.control.takeover import facts_of_0_1
 from pipelines.lake.reader import open_reader
-from pipelines.lake.tables import Lake
+from pipelines.lake.tables import Lake, quoted
 from pipelines.model.schemas import CONTROL_SCHEMA
 
 EVERY_SECONDS = 60.0
@@ -108,7 +108,7 @@ def prune(lake: Lake, facts: Facts) -> None:
     replaced = []
     for fact in facts.rows:
         if fact.kind in NEWEST_ONLY:
-            stream = "NULL" if fact.stream is None else f"'{fact.stream}'"
+            stream = "NULL" if fact.stream is None else quoted(fact.stream)
             replaced.append(f"kind = '{fact.kind}' AND stream <=> {stream} AND unix_micros(at) < {fact.at - _UNWRITTEN_US}")
     if replaced:
         lake.spark.sql(f"DELETE FROM {lake.identifier('control')} WHERE ({') OR ('.join(replaced)})")

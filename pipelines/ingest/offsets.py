@@ -5,7 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.model.time import new_run_id
@@ -22,12 +22,7 @@ def kafka_offsets(spark: SparkSession, checkpoint: str, topic: str) -> dict[int,
 
 def kafka_start(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, int]:
     """The first offset of each partition that a query over one topic was to read; empty where nothing tells."""
-    try:
-        lines = [row[0] for row in _lines(spark, f"{checkpoint}/sources/0/0").collect()]
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-        return {}
+    lines = [row["value"] for row in _collected(spark, f"{checkpoint}/sources/0/0")]
     starts = (json.loads(line).get(topic, {}) for line in lines if line.startswith("{"))
     return {int(partition): offset for start in starts for partition, offset in start.items()}
 
@@ -45,12 +40,7 @@ def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
 
 def lineage(spark: SparkSession, checkpoint: str) -> str | None:
     """Which history of micro-batches a checkpoint's numbers count in (see `begin_lineage`); None: that of its first start."""
-    try:
-        return "".join(row[0] for row in _lines(spark, f"{checkpoint}/{_LINEAGE}").collect())
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-        return None
+    return "".join(row["value"] for row in _collected(spark, f"{checkpoint}/{_LINEAGE}")) or None
 
 
 def begin_lineage(spark: SparkSession, checkpoint: str) -> str:
@@ -62,16 +52,9 @@ def begin_lineage(spark: SparkSession, checkpoint: str) -> str:
 
 def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, Any]]:
     """What the offset log has of the last finished micro-batch: settings, then each source's offset; none before the first."""
-    try:
-        # Some hundred lines at most: a query keeps what its last hundred micro-batches have said.
-        logs = _lines(spark, f"{checkpoint}/commits", f"{checkpoint}/offsets")
-        lines = logs.select("_metadata.file_path", "value").collect()
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-        return []
     said: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for path, line in lines:
+    # Some hundred lines at most: a query keeps what its last hundred micro-batches have said.
+    for path, line in _collected(spark, f"{checkpoint}/commits", f"{checkpoint}/offsets"):
         *_, log, batch = path.split("/")
         said[log, batch].append(line)
     # Of a query that is running, one log may have been listed before the other.
@@ -79,6 +62,16 @@ def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, An
     if not finished:
         return []
     return [json.loads(line) for line in said["offsets", str(max(finished))] if line.startswith("{")]
+
+
+def _collected(spark: SparkSession, *paths: str) -> list[Row]:
+    """`file_path` and `value` of each line of some files or directories; none where one of them does not exist."""
+    try:
+        return _lines(spark, *paths).select("_metadata.file_path", "value").collect()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return []
 
 
 def _lines(spark: SparkSession, *paths: str) -> DataFrame:

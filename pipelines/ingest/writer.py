@@ -107,9 +107,9 @@ class BronzeWriter:
     def _begin(self, lake: Lake, micro_batch: int) -> None:
         """The first micro-batch of a run tells whether the checkpoint goes on where bronze is."""
         known, self._begun = self._state, True
-        self._lineage = lineage(lake.spark, self.place.checkpoint)
         if known is None:
             return
+        self._lineage = lineage(lake.spark, self.place.checkpoint)
         again = self._lineage != known.lineage or micro_batch <= known.micro_batch
         # `batch` never falls: a checkpoint that counts from an earlier number is counted on from here.
         self._offset = known.batch - known.micro_batch if not again else known.batch + 1 - micro_batch

@@ -356,11 +356,11 @@ def at(when_micros: int) -> Column:
 
 def _listed(properties: Mapping[str, str]) -> str:
     """As SQL has a list of properties."""
-    quoted = ((_quoted(name), _quoted(value)) for name, value in properties.items())
-    return ", ".join(f"{name} = {value}" for name, value in quoted)
+    return ", ".join(f"{quoted(name)} = {quoted(value)}" for name, value in properties.items())
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as SQL has it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 

@@ -72,7 +72,15 @@ class Settle:
         )
         laps.lap("bookkeeping")
         below = frozenset(name for name, each in landed.items() if self._may_be_below(name, each, previous.horizon))
-        one = _Run(self.context, previous, now, attributed, landed, below, stamp=started)
+        one = _Run(
+            context=self.context,
+            previous=previous,
+            now=now,
+            attributed=attributed,
+            landed=landed,
+            below=below,
+            stamp=started,
+        )
         stats, written = one.look_up(laps) if one.is_due else (LookupStats(), SinkResult(0, 0, 0.0))
         final = one.final()
         laps.lap("figures")
@@ -89,7 +97,7 @@ class Settle:
         return earliest is None or earliest <= horizon
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """One run: from what the previous one had seen to what this one sees, over the output table at version `attributed`. By
     stream, what `landed` since; `below`: the streams of which some of that may be at or below the previous horizon."""
@@ -182,8 +190,10 @@ class _Run:
         }
         if not behind:
             return {}, {}
-        times = {stream.name: stream.event_time for stream in lake.streams.both}
-        parts = [rows.select(F.lit(name).alias("stream"), hour_of(times[name]).alias("hour")) for name, rows in behind.items()]
+        parts = [
+            rows.select(F.lit(name).alias("stream"), hour_of(lake.streams.named(name).event_time).alias("hour"))
+            for name, rows in behind.items()
+        ]
         hours: dict[str, list[int]] = {}
         for row in reduce(DataFrame.unionByName, parts).distinct().collect():
             hours.setdefault(row["stream"], []).append(row["hour"])
