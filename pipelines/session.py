@@ -103,6 +103,8 @@ def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:
         # A pipeline that runs has more than Spark's 100 pieces of generated code in each round of its micro-batches: most of them
         # were compiled anew in each (docs/benchmarks.md).
         "spark.sql.codegen.cache.maxEntries": "2000",
+        # The JVM never compiles a method of more than 8,000 bytes: generated code of that size ran interpreted.
+        "spark.sql.codegen.hugeMethodLimit": "8000",
         # PySpark notes the Python line of each expression for its error messages: twice the calls into the JVM for each.
         "spark.python.sql.dataFrameDebugging.enabled": str(debug).lower(),
         # Three queries share one driver: each gets its turn.

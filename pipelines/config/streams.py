@@ -3,8 +3,9 @@
 Spark is imported by the functions that return its types: `explain` reads the rule without it.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from pipelines.config.ddl import schema_json
 from pipelines.config.model import Config
 from pipelines.model.names import Role
 from pipelines.model.rule import Rule
@@ -27,7 +28,7 @@ def event_stream_of(config: Config, role: Role) -> "EventStream":
         id=stream.id,
         event_time=stream.event_time,
         keys=config.join.keys,
-        schema=cast(StructType, StructType.fromDDL(stream.ddl)),
+        schema=StructType.fromJson(schema_json(stream.columns)),
         partition_by=stream.partition_by or config.partition_by,
         aliases=stream.aliases,
     )

@@ -1,32 +1,25 @@
 """One line of text becomes an accepted event or a quarantined payload with its reason; nothing is dropped.
 
-The rules (DESIGN section 6): a line is one JSON object with standard JSON numbers and whole characters; a value has its
-column's type exactly (no number for a STRING, no text for an INT) and lies in its range; a time is ISO-8601 with an offset, or
-epoch milliseconds. A column that may be null may also be absent. A key of the object that the schema does not name is kept in
-`rescued`.
+The rules (DESIGN section 6, docs/types.md): a line is one JSON object; a value fits its column's type exactly
+(`pipelines.ingest.parse.types`); a column that may be null may also be absent; of a key given twice the last value counts. What
+is in no column is kept in `rescued`: the keys that the schema does not name, and columns whose value has more in it.
 
-The work per line is one parse into the schema; a line that may have more in it than its columns has its key names read, and one
-that looks suspicious is examined exactly, through VARIANT. Everything here is a pure function of a DataFrame.
+A line is read through VARIANT, by those rules, unless `pipelines.ingest.parse.quick` has read it in a cheaper way. Everything
+here is a pure function of a DataFrame.
 """
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    ArrayType,
-    DoubleType,
-    FloatType,
-    StringType,
-    StructField,
-    StructType,
-    TimestampType,
-)
+from pyspark.sql.types import StructType, TimestampType
 
-from pipelines.ingest.parse.rules import CORRUPT, ParseRules, Reason, any_of, judge, parsed_column
-from pipelines.ingest.parse.times import before_all_events, from_the_future, not_a_time, parse_time
-from pipelines.ingest.parse.types import infinite, mistyped, suspicious
+from pipelines.ingest.parse.quick import can_be_quick, read_quickly
+from pipelines.ingest.parse.rules import ParseRules, Reason, end_of, judge
+from pipelines.ingest.parse.times import before_all_events, from_the_future
+from pipelines.ingest.parse.types import OBJECT, converted, misfit
 from pipelines.model.events import EventStream
 
 _HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
+_NO_NUMBER = r'"([^"\\]*)"\s*:\s*([+-]?(?:NaN|nan|Infinity|inf))\b'
 
 
 def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
@@ -36,39 +29,20 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     event's column can clash with one of ours.
     """
     line = F.col("__raw.value")
-    # In a list of one: two objects on a line, or anything after the object, shows as a list of another length.
-    readable = (F.octet_length(line) <= rules.max_event_bytes) & F.is_valid_utf8(line)
-    wrapped = F.when(readable, F.concat(F.lit('{"e":['), line, F.lit("]}")))
-    schema = StructType([StructField("e", ArrayType(_read_as(stream))), StructField(CORRUPT, StringType())])
-    options = {
-        "mode": "PERMISSIVE",
-        "columnNameOfCorruptRecord": CORRUPT,
-        "allowNonNumericNumbers": "false",
-        "allowSingleQuotes": "false",
-    }
-    wrapper = raw.select("__raw", wrapped.alias("__wrapped")).select(
-        "__raw",
-        F.from_json("__wrapped", schema, options).alias("__wrapper"),
-        F.col("__wrapped").isNotNull().alias("__readable"),
-    )
-    parsed = wrapper.select(
-        "__raw",
-        "__readable",
-        F.when((F.size("__wrapper.e") == 1) & _ends_there(line), F.col("__wrapper.e")[0]).alias("__given"),
-        F.col(f"__wrapper.{CORRUPT}").isNotNull().alias(CORRUPT),
-    ).select("*", _by_column(stream).alias("__parsed"))
-    typed = parsed.select("*", _plain(line, stream).alias("__plain")).select(
-        "__raw",
-        "__readable",
-        "__plain",
-        "__parsed",
-        CORRUPT,
-        _known(stream).alias("__known"),
-        F.when(F.col("__parsed").isNotNull() & ~F.col("__plain"), F.json_object_keys(line)).alias("__keys"),
-        F.struct(*(_value(f).alias(f.name) for f in stream.schema)).alias("__event"),
-    )
+    readable = F.coalesce((F.octet_length(line) <= rules.max_event_bytes) & F.is_valid_utf8(line), F.lit(False))
+    rows = raw.select("__raw", readable.alias("__readable"))
+    nothing = F.lit(None).alias("__quick"), F.lit(False).alias("__whole")
+    rows = read_quickly(rows, stream) if can_be_quick(stream) else rows.select("*", *nothing)
+    slow = F.col("__quick").isNull()
+    rows = rows.select("*", F.when(F.col("__readable") & (slow | ~F.col("__whole")), _items(line)).alias("__items"))
+    rows = rows.select("__raw", "__readable", "__quick", _fields(line).alias("__fields"))
+    exact = F.struct(*(converted(_item(f.name, stream), f.dataType).alias(f.name) for f in stream.schema))
+    rows = rows.select("*", F.when(slow, exact).alias("__exact"))
+    event = F.struct(*(_value(f.name, stream).alias(f.name) for f in stream.schema))
     verdict = F.coalesce(*_undecodable(raw), _verdict(stream, rules))
-    judged = typed.select("__raw", "__event", _rescued().alias("__rescued"), verdict.alias("__verdict"))
+    judged = rows.select("__raw", "__readable", "__quick", "__fields", "__exact", event.alias("__event")).select(
+        "__raw", "__event", _rescued(stream).alias("__rescued"), verdict.alias("__verdict")
+    )
     return judged.select(
         "__raw",
         "__event",
@@ -78,104 +52,88 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     )
 
 
-def _ends_there(line: Column) -> Column:
-    """Whether nothing comes after the line's object. The parser looks no further than the list that we have put it into, and a
-    bracket in the line may have ended that."""
-    end = F.lit("the end")
-    items = F.from_json(F.concat(F.lit("["), line, F.lit(',"'), end, F.lit('"]')), "array<string>")
-    return F.when(F.contains(line, F.lit("]")), (F.size(items) == 2) & (items[1] == end)).otherwise(F.lit(True))
+def is_decoded(rows: DataFrame) -> bool:
+    """Whether the text in `__raw` has been decoded from other bytes, which are there too."""
+    raw = rows.schema["__raw"].dataType
+    return isinstance(raw, StructType) and "encoded" in raw.names
 
 
-def _read_as(stream: EventStream) -> StructType:
-    """The schema to parse with: every name that a column may have in events; top-level times stay text, to be read by our rule
-    and not by Spark's lenient one."""
-    kinds = {f.name: StringType() if isinstance(f.dataType, TimestampType) else f.dataType for f in stream.schema}
-    return StructType([StructField(name, kinds[column]) for column in kinds for name in stream.names_of(column)])
+def _items(line: Column) -> Column:
+    """A list of the line and of an end, as VARIANT: where the line is not one JSON object, that stands elsewhere."""
+    return F.try_parse_json(F.concat(F.lit("["), line, F.lit(',"'), end_of(line), F.lit('"]')))
+
+
+def _fields(line: Column) -> Column:
+    """The values of the line's keys, each a VARIANT; null where it is not one JSON object and nothing else."""
+    alone = F.try_variant_get("__items", "$[1]", "string") == end_of(line)
+    return F.when(alone, F.try_variant_get("__items", "$[0]", OBJECT))
 
 
 def _given(name: str) -> Column:
-    return F.col("__given").getField(name)
+    """The value of a key, null where it is null or absent."""
+    item = F.try_element_at("__fields", F.lit(name))
+    return F.when(~F.is_variant_null(item), item)
 
 
-def _by_column(stream: EventStream) -> Column:
-    """What was parsed, under the columns' own names: of a column's names, the first that has a value."""
-    if not stream.aliases:
-        return F.col("__given")
-    columns = [F.coalesce(*map(_given, stream.names_of(f.name))).alias(f.name) for f in stream.schema]
-    return F.when(F.col("__given").isNotNull(), F.struct(*columns))
+def _item(column: str, stream: EventStream) -> Column:
+    """The value of a column: of its names, the first that has one."""
+    return F.coalesce(*map(_given, stream.names_of(column)))
 
 
-def _known(stream: EventStream) -> Column:
-    """The names whose values are in the columns. An alias beside a value that came first is not among them, so it is rescued."""
-    names = [F.lit(f.name) for f in stream.schema]
-    for column in stream.aliases:
-        before, *aliases = stream.names_of(column)
-        taken = _given(before).isNotNull()
-        for alias in aliases:
-            names.append(F.when(~taken, F.lit(alias)))
-            taken = taken | _given(alias).isNotNull()
-    return F.array(*names)
+def _exact(column: str, part: str) -> Column:
+    return F.col("__exact").getField(column).getField(part)
 
 
-_BARE = ("boolean", "tinyint", "smallint", "int", "bigint", "float", "double")
-_QUOTES = {"string": 4, "timestamp": 4, **dict.fromkeys(_BARE, 2)}
-
-
-def _plain(line: Column, stream: EventStream) -> Column:
-    """Whether the line surely has no key beyond its columns': it has just the quotes that those with a value need.
-
-    That is two for a key and two for a value which is text; any further key has more. A text column that was given as something
-    else would leave room for one, but it is WRONG_TYPE, or a time that does not look like ISO-8601, which is not plain. Nor is a
-    line with an escape, nor one of a schema with other types.
-    """
-    if any(f.dataType.simpleString() not in _QUOTES for f in stream.schema):
-        return F.lit(False)
-    needed = F.lit(0)
-    for f in stream.schema:
-        quotes = F.lit(_QUOTES[f.dataType.simpleString()])
-        if isinstance(f.dataType, TimestampType):
-            quotes = F.when(F.substring(parsed_column(f.name), 5, 1) == "-", quotes)
-        needed = needed + F.when(parsed_column(f.name).isNull(), 0).otherwise(quotes)
-    found = F.octet_length(line) - F.octet_length(F.replace(line, F.lit('"'), F.lit("")))
-    return F.coalesce((found == needed) & ~F.contains(line, F.lit("\\")), F.lit(False))
-
-
-def _value(field: StructField) -> Column:
-    raw = parsed_column(field.name)
-    return parse_time(raw) if isinstance(field.dataType, TimestampType) else raw
+def _value(column: str, stream: EventStream) -> Column:
+    exact = _exact(column, "value")
+    return F.coalesce(F.col("__quick").getField(column), exact) if can_be_quick(stream) else exact
 
 
 def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     """A struct of reason and detail, null where the event is accepted. The first rule that an event breaks names it."""
-    size = F.octet_length("__raw.value")
+    line = F.col("__raw.value")
+    size = F.octet_length(line)
     too_big = F.concat(size.cast("string"), F.lit(f" bytes; at most {rules.max_event_bytes} are accepted"))
-    strings = [f for f in stream.schema if isinstance(f.dataType, StringType)]
-    fractions = [f for f in stream.schema if isinstance(f.dataType, FloatType | DoubleType)]
     unreadable = F.coalesce(
-        F.when(F.col("__raw.value").isNull(), judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
+        F.when(line.isNull(), judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
         F.when(size > rules.max_event_bytes, judge(Reason.OVERSIZE, too_big)),
         judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64")),
     )
-    half = ~F.col("__plain") & _half_a_character(F.col("__raw.value"))
-    return F.coalesce(
+    half = F.lit("\\ud8.. to \\udf.. without its other half")
+    times = [f.name for f in stream.schema if isinstance(f.dataType, TimestampType)]
+    others = [f.name for f in stream.schema if f.name not in times]
+    slow = F.coalesce(
         F.when(~F.col("__readable"), unreadable),
-        F.when(F.col("__parsed").isNull(), judge(Reason.NOT_JSON, F.lit("not one JSON object on the line"))),
-        F.when(half, judge(Reason.NOT_JSON, F.lit("\\ud8.. to \\udf.. without its other half"))),
-        F.when(
-            F.col(CORRUPT) | any_of([*(suspicious(f.name, stream) for f in strings), *(infinite(f) for f in fractions)]),
-            mistyped(stream),
-        ),
-        *(_absent(name) for name in stream.required),
-        *(not_a_time(f.name) for f in stream.schema if isinstance(f.dataType, TimestampType)),
+        F.when(_half_a_character(line), judge(Reason.NOT_JSON, half)),
+        F.when(F.col("__fields").isNull(), judge(Reason.NOT_JSON, _not_json(line))),
+        *(_misfit(name, Reason.WRONG_TYPE) for name in others),
+    )
+    return F.coalesce(
+        F.when(F.col("__quick").isNull(), slow),
+        *(_absent(name) for name in stream.required if name not in times),
+        *(_misfit(name, Reason.UNPARSEABLE_TIME) for name in times),
+        *(_absent(name) for name in stream.required if name in times),
         from_the_future(stream, rules),
         before_all_events(stream, rules),
     )
 
 
-def is_decoded(rows: DataFrame) -> bool:
-    """Whether the text in `__raw` has been decoded from other bytes, which are there too."""
-    raw = rows.schema["__raw"].dataType
-    return isinstance(raw, StructType) and "encoded" in raw.names
+def _not_json(line: Column) -> Column:
+    """Why a line is not one JSON object, in words that say what to do."""
+    start, name = F.left(F.trim(line), F.lit(1)), F.regexp_extract(line, _NO_NUMBER, 1)
+    literal = F.regexp_extract(line, _NO_NUMBER, 2)
+    return (
+        F.when(line.startswith("\ufeff"), F.lit("begins with a byte-order mark; write UTF-8 without one"))
+        .when(literal != "", F.concat(name, F.lit(": JSON has no "), literal, F.lit("; send null, or leave the key out")))
+        .when(start == "[", F.lit("not one JSON object on the line but a list; one object a line: jq -c '.[]' FILE"))
+        .when(F.trim(line) == "{", F.lit("not one JSON object on the line but the start of one over several; jq -c . FILE"))
+        .otherwise(F.lit("not one JSON object on the line"))
+    )
+
+
+def _misfit(name: str, reason: Reason) -> Column:
+    wrong = _exact(name, "wrong")
+    return F.when(wrong.isNotNull(), judge(reason, misfit(name, wrong, F.col("__raw.value"))))
 
 
 def _undecodable(raw: DataFrame) -> list[Column]:
@@ -184,8 +142,8 @@ def _undecodable(raw: DataFrame) -> list[Column]:
 
 
 def _absent(name: str) -> Column:
-    detail = F.when(F.array_contains("__keys", name), f"{name} is null").otherwise(f"{name} is absent")
-    return F.when(parsed_column(name).isNull(), judge(Reason.MISSING_REQUIRED, detail))
+    detail = F.when(F.array_contains(F.json_object_keys("__raw.value"), name), f"{name} is null").otherwise(f"{name} is absent")
+    return F.when(F.col("__event").getField(name).isNull(), judge(Reason.MISSING_REQUIRED, detail))
 
 
 def _half_a_character(line: Column) -> Column:
@@ -194,9 +152,20 @@ def _half_a_character(line: Column) -> Column:
     return F.contains(line, F.lit("\\u")) & escapes.rlike(_HALF)
 
 
-def _rescued() -> Column:
-    """JSON of the keys whose values are in no column, sorted; null where there is none."""
-    unknown = F.array_except(F.col("__keys"), F.col("__known"))
-    whole = F.from_json("__raw.value", "map<string,variant>")
-    entries = F.transform(F.array_sort(unknown), lambda key: F.struct(key, F.element_at(whole, key)))
-    return F.when(F.size(unknown) > 0, F.to_json(F.map_from_entries(entries)))
+def _rescued(stream: EventStream) -> Column:
+    """JSON of the keys that are not wholly in a column, sorted; null where there is none."""
+    left = F.array_sort(F.array_except(F.map_keys("__fields"), _taken(stream)))
+    entries = F.transform(left, lambda key: F.struct(key, F.element_at("__fields", key)))
+    return F.when(F.size(left) > 0, F.to_json(F.map_from_entries(entries)))
+
+
+def _taken(stream: EventStream) -> Column:
+    """The names whose values are whole in columns. An alias beside a value that came first is not among them."""
+    names = []
+    for f in stream.schema:
+        earlier = _exact(f.name, "more")
+        for name in stream.names_of(f.name):
+            names.append(F.when(~earlier, F.lit(name)))
+            earlier = earlier | _given(name).isNotNull()
+    every = F.array(*(F.lit(f.name) for f in stream.schema))
+    return F.when(F.col("__quick").isNotNull(), every).otherwise(F.array(*names))

@@ -1,8 +1,8 @@
-"""The limits of ingest, the reasons for quarantine, and what the rules of a value share."""
+"""The limits of ingest, the reasons for quarantine, and what reading values shares."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import reduce
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -10,8 +10,6 @@ from pyspark.sql import functions as F
 from pipelines.config.model import Config
 from pipelines.model.durations import micros
 from pipelines.model.time import to_micros
-
-CORRUPT = "__corrupt"
 
 
 class Reason(str, Enum):
@@ -51,9 +49,12 @@ def judge(reason: Reason, detail: Column) -> Column:
     return F.struct(F.lit(reason.value).alias("reason"), detail.alias("detail"))
 
 
-def parsed_column(name: str) -> Column:
-    return F.col("__parsed").getField(name)
+def let(value: Column, then: Callable[[Column], Column]) -> Column:
+    """`then` of a value that is computed once, however often it is used."""
+    return F.get(F.transform(F.array(value), then), 0)
 
 
-def any_of(conditions: list[Column]) -> Column:
-    return reduce(lambda a, b: a | b, (F.coalesce(c, F.lit(False)) for c in conditions), F.lit(False))
+def end_of(line: Column) -> Column:
+    """A text to put behind a line in a list of JSON, which the line does not have in it: a bracket in it may end the list, and so
+    the parsing, early; no line has its own hash in it."""
+    return F.when(F.contains(line, F.lit("]")), F.md5(line)).otherwise("x")

@@ -3,19 +3,22 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.ingest.parse.rules import ParseRules, Reason, judge, parsed_column
+from pipelines.ingest.parse.rules import ParseRules, Reason, judge, let
 from pipelines.model.events import EventStream
 
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"
     r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
 )
-_USUAL_ISO = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z$"
+_USUAL_ISO = r"^(?!0000)\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z$"
 _EPOCH_MILLIS = r"^-?\d{1,15}$"
+# The years 1 to 9999, in milliseconds: what tools that read the tables can hold.
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 
 
 def parse_time(text: Column) -> Column:
-    """ISO-8601 with offset (seconds and fraction optional, cut to microseconds), or epoch milliseconds; else null."""
+    """ISO-8601 with offset (seconds and fraction optional, cut to microseconds), or epoch milliseconds, of the years 1 to
+    9999; else null."""
     # What nearly all events have is read by Spark itself, which is lenient, but not with text of that form.
     usual = F.when(text.rlike(_USUAL_ISO), text.try_cast("timestamp"))
     part = [F.regexp_extract(text, _ISO, group) for group in range(8)]
@@ -24,16 +27,11 @@ def parse_time(text: Column) -> Column:
     minutes = F.when(part[7] == "", "00").otherwise(part[7])
     offset = F.when(part[5] != "", "Z").otherwise(F.concat(part[6], F.lit(":"), minutes))
     iso = F.concat(part[1], F.lit("T"), clock, fraction, offset)
-    epoch = F.timestamp_millis(text.try_cast("bigint"))
-    unusual = F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), iso.try_cast("timestamp"))
+    millis = text.try_cast("bigint")
+    epoch = F.when(millis.between(_FIRST, _LAST), F.timestamp_millis(millis))
+    written = let(iso.try_cast("timestamp"), lambda time: F.when(F.unix_millis(time).between(_FIRST, _LAST), time))
+    unusual = F.when(text.rlike(_EPOCH_MILLIS), epoch).when(text.rlike(_ISO), written)
     return F.coalesce(usual, unusual)
-
-
-def not_a_time(name: str) -> Column:
-    text = parsed_column(name)
-    detail = F.concat(F.lit(f"{name}: "), F.left(text, F.lit(100)), F.lit(" is not ISO-8601 with offset, or epoch ms"))
-    unreadable = text.isNotNull() & F.col("__event").getField(name).isNull()
-    return F.when(unreadable, judge(Reason.UNPARSEABLE_TIME, detail))
 
 
 def from_the_future(stream: EventStream, rules: ParseRules) -> Column:
