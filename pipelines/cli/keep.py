@@ -7,6 +7,7 @@ import typer
 
 from pipelines.cli.app import Conf, Debug, Set, app, date_of, open_lake, read_configuration
 from pipelines.model.errors import ConfigError
+from pipelines.model.reasons import Reason
 
 _PANEL = "Keep it well"
 
@@ -32,14 +33,31 @@ def backfill(
 @app.command(rich_help_panel=_PANEL)
 def reland(
     stream: Annotated[str, typer.Argument(help="The stream whose bronze lacks rows, e.g. playbacks.")],
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Judge what is in quarantine again, by today's schema and rules.")
+    ] = False,
+    reason: Annotated[Reason | None, typer.Option(help="With --quarantine: only what is there for this reason.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="With --quarantine: only what was ingested since (UTC).")
+    ] = None,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Read a stream's source again and land what bronze lacks; once per event, in one commit."""
-    from pipelines.jobs.reland import report_reland, run_reland
+    """Read a stream's source again and land what bronze lacks; or, with --quarantine, what passes by now. Once per event."""
+    from pipelines.jobs.reland import report_reland, report_reland_quarantine, run_reland, run_reland_quarantine
 
+    if (reason or since) and not quarantine:
+        raise ConfigError("--reason, --since: go with --quarantine only")
     config = read_configuration(conf, sets)
+    if quarantine:
+        wanted = reason and reason.value
+        typer.echo(
+            report_reland_quarantine(
+                stream, run_reland_quarantine(open_lake(config, debug), config, stream, wanted, date_of(since))
+            )
+        )
+        return
     typer.echo(report_reland(stream, run_reland(open_lake(config, debug), config, stream)))
 
 

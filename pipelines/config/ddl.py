@@ -111,8 +111,8 @@ def _named_once(definitions: list[exp.ColumnDef], what: str) -> list[exp.ColumnD
         name = definition.name if isinstance(definition.this, exp.Identifier) else definition.this.sql(dialect="spark")
         if not re.fullmatch(r"[^\W\d]\w*", name) or name.startswith("__"):
             raise ValueError(
-                f"{what} {name!r}: a name has letters, digits and _, and begins with no digit and no __; choose one, and give the name that "
-                "events have under `aliases`" + (" (of columns only)" if what != "column" else "")
+                f"{what} {name!r}: a name has letters, digits and _, and begins with no digit and no __; choose one, and give "
+                "the name that events have under `aliases`" + (" (of columns only)" if what != "column" else "")
             )
         if name.lower() in seen:
             raise ValueError(f"{what} {name} stands twice (names are compared without case)")

@@ -210,7 +210,7 @@ class Threshold(Model):
 class ExpectationsConfig(Model):
     """Bounds of the nightly Great Expectations checkpoint; `suites` is a directory of one's own suites."""
 
-    quarantine_rate: Threshold = Threshold(warn=0.05)
+    quarantine_rate: Threshold = Threshold(warn=0.05, fail=0.5)
     min_outcomes: int = Field(default=1, ge=0)
     suites: str | None = None
 

@@ -154,7 +154,7 @@ def _lacking_records(lake: Lake, config: Config, stream: EventStream, source: Ka
         return bronze.where(F.lit(False)).select(*stream.bronze_schema.names)
     raw = F.col("__raw").withField("ingest_batch", F.lit(0).cast("bigint")).withField("met", F.lit(None).cast("timestamp"))
     records = read_kafka_ranges(lake.spark, source, f"streams.{stream.name}.source", ranges).withColumn("__raw", raw)
-    return _as_bronze(lake, config, stream, records).alias("n").join(bronze.alias("o"), _same(ORIGIN), "left_anti").select("n.*")
+    return _as_bronze(lake, config, stream, records).alias("n").join(bronze.alias("o"), same(ORIGIN), "left_anti").select("n.*")
 
 
 def _known_starts(facts: Facts, stream: str, source: KafkaSource, bronze: DataFrame) -> dict[int, int]:
@@ -167,10 +167,10 @@ def _known_starts(facts: Facts, stream: str, source: KafkaSource, bronze: DataFr
 
 
 def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: FilesSource, bronze: DataFrame) -> DataFrame:
-    there = _of_files(bronze).withColumn("__at", location(F.col("source")))
+    there = of_files(bronze).withColumn("__at", location(F.col("source")))
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")).select("source")
-    files = reduce(DataFrame.unionByName, (rows.select("source") for rows in (read, there, _of_files(rejected))))
+    files = reduce(DataFrame.unionByName, (rows.select("source") for rows in (read, there, of_files(rejected))))
     known = files.select(location(F.col("source")).alias("__at")).distinct()
     # A file lands in one commit: a row of it that comes later carries what the others do, so that it is not taken for a second.
     commits = there.groupBy("__at").agg(
@@ -188,17 +188,22 @@ def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: File
         F.coalesce("first.ingest_batch", F.lit(0).cast("bigint")).alias("ingest_batch"),
         "met",
     )
-    events = _as_bronze(lake, config, stream, lines.select(raw.alias("__raw"))).withColumn("__at", location(F.col("source")))
+    return unmatched_lines(_as_bronze(lake, config, stream, lines.select(raw.alias("__raw"))), there, stream)
+
+
+def unmatched_lines(events: DataFrame, there: DataFrame, stream: EventStream) -> DataFrame:
+    """Of the events of files those that bronze (`there`, its rows of files) does not have, each as often as its file has it."""
     key = ["__at", "__what", "__nth"]
+    located = [rows.withColumn("__at", location(F.col("source"))) for rows in (events, there)]
     sides = [
         _numbered(rows.withColumn("__what", _content(stream)), "__at", "__what").select(*key, F.struct("*").alias(name))
-        for name, rows in (("new", events), ("old", there))
+        for name, rows in zip(("new", "old"), located, strict=True)
     ]
     unmatched = sides[0].join(sides[1], key, "full_outer").where("new IS NULL OR old IS NULL").localCheckpoint()
     # The same event under other columns, from before a change of the schema, is known by its id and time.
     event = ("__at", stream.id, stream.event_time)
     new, old = (_numbered(unmatched.where(f"{name} IS NOT NULL").select(f"{name}.*"), *event) for name in ("new", "old"))
-    left = new.alias("n").join(old.alias("o"), _same((*event, "__nth")), "left_anti")
+    left = new.alias("n").join(old.alias("o"), same((*event, "__nth")), "left_anti")
     return left.select(*(f"n.{name}" for name in stream.bronze_schema.names))
 
 
@@ -216,6 +221,11 @@ def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) 
     """The events of `__raw` that are accepted and were not quarantined, as late rows of bronze."""
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
     parsed = not_quarantined_before(rejected, parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()))
+    return as_late_rows(parsed, stream)
+
+
+def as_late_rows(parsed: DataFrame, stream: EventStream) -> DataFrame:
+    """Accepted events as late rows of bronze; `__raw` has the `ingest_batch` and the watermark (`met`) that they are to have."""
     rows = parsed.select(
         *(F.col("__event").getField(f.name).alias(f.name) for f in stream.schema),
         *(f"__raw.{name}" for name in (*ORIGIN, "ingest_time", "ingest_batch")),
@@ -235,21 +245,21 @@ def _content(stream: EventStream) -> Column:
 # Rows that are twice in bronze, or in a wrong partition --------------------------------------------------------------------
 
 
-def _of_files(rows: DataFrame) -> DataFrame:
+def of_files(rows: DataFrame) -> DataFrame:
     return rows.where(F.col("source_partition").isNull() & F.col("source").isNotNull())
 
 
 def _repeated(bronze: DataFrame, stream: EventStream) -> DataFrame:
     """The files with rows of more than one ingest commit, and the Kafka records with several rows alike (columns of ORIGIN)."""
     commit = F.struct("ingest_time", "ingest_batch")
-    files = _of_files(bronze).groupBy(*ORIGIN).agg((F.min(commit) != F.max(commit)).alias("repeated"))
+    files = of_files(bronze).groupBy(*ORIGIN).agg((F.min(commit) != F.max(commit)).alias("repeated"))
     records = bronze.where(F.col("source_partition").isNotNull()).groupBy(*ORIGIN, _content(stream).alias("__what"))
     alike = records.agg((F.count("*") > 1).alias("repeated"))
     return files.unionByName(alike.drop("__what")).where("repeated").select(*ORIGIN).distinct()
 
 
 def _of_repeated(bronze: DataFrame, repeated: DataFrame, how: str = "left_semi") -> DataFrame:
-    return bronze.alias("n").join(F.broadcast(repeated).alias("o"), _same(ORIGIN), how).select("n.*")
+    return bronze.alias("n").join(F.broadcast(repeated).alias("o"), same(ORIGIN), how).select("n.*")
 
 
 def _without_duplicates(bronze: DataFrame, stream: EventStream, repeated: DataFrame) -> DataFrame:
@@ -282,7 +292,7 @@ def _dates(rows: DataFrame) -> set[date]:
     return {date.fromisoformat(row[0]) for row in found}
 
 
-def _same(names: Sequence[str]) -> Column:
+def same(names: Sequence[str]) -> Column:
     return reduce(and_, (F.col(f"n.{name}").eqNullSafe(F.col(f"o.{name}")) for name in names))
 
 
@@ -313,7 +323,7 @@ def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collec
     tables = lake.read(stream.name), lake.read("quarantine").where(F.col("stream") == stream.name), *more
     asked = lake.spark.createDataFrame([(path,) for path in files], "__at string")
     for rows in tables:
-        there = _of_files(rows).select(location(F.col("source")).alias("__at")).distinct()
+        there = of_files(rows).select(location(F.col("source")).alias("__at")).distinct()
         asked = asked.join(there, "__at", "left_anti")
     left = sorted(row[0] for row in asked.collect())
     # Of files elsewhere, only reading them again tells.

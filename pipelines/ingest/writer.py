@@ -251,6 +251,7 @@ def quarantined(parsed: DataFrame, stream: EventStream, batch_id: int) -> DataFr
             F.col("__detail").alias("detail"),
             payload(parsed).alias("payload"),
             *_origin(batch_id),
+            F.lit(None).cast("timestamp").alias("relanded_at"),
             F.to_date("__raw.ingest_time").alias("ingest_date"),
         )
         .select(*QUARANTINE_SCHEMA.names)

@@ -1,21 +1,53 @@
-"""Reland: read a stream's source again and land what bronze lacks."""
+"""Reland: land what bronze lacks, read again from a stream's source, or judged again from quarantine."""
+
+from datetime import date
 
 from pipelines.config.model import Config
+from pipelines.control.facts import Fact
 from pipelines.control.lease import leased
+from pipelines.control.store import append, read_facts
+from pipelines.ingest.quarantine import Rejudged, reland_quarantine
 from pipelines.ingest.reland import Relanded, reland
+from pipelines.ingest.state import read_progress
 from pipelines.lake.tables import Lake
+from pipelines.model.durations import micros
 from pipelines.model.errors import RejoinError
+from pipelines.model.events import EventStream
 
 
 def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
     """Reland one stream. Raises RejoinError for an unknown one, and while a reconciliation or another reland runs."""
-    if stream not in config.streams:
-        raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
+    check_stream(config, stream)
     lake.require(stream)
     lake.require_as_configured(stream)
     lake.ensure("quarantine")
     with leased(lake, "reconciliation or reland"):
         return reland(lake, config, lake.streams.named(stream))
+
+
+def run_reland_quarantine(lake: Lake, config: Config, stream: str, reason: str | None, since: date | None) -> Rejudged:
+    """Judge what a stream has in quarantine again, and land what passes. Bronze gets the columns of this configuration."""
+    check_stream(config, stream)
+    lake.require("quarantine")
+    lake.ensure(stream, "quarantine")
+    with leased(lake, "reconciliation or reland"):
+        done = reland_quarantine(lake, config, lake.streams.named(stream), reason=reason, since=since)
+        if done.newest is not None:
+            _raise_watermark(lake, config, lake.streams.named(stream), done.newest)
+    return done
+
+
+def _raise_watermark(lake: Lake, config: Config, stream: EventStream, newest: int) -> None:
+    """As where a stream is silent: without it, one of which all was in quarantine would hold the horizon back."""
+    facts, delay = read_facts(lake), config.join.watermark_delay
+    value, watermark = newest - micros(delay), read_progress(lake, stream, facts, delay).watermark
+    if watermark is None or value > watermark:
+        append(lake, [Fact(kind="idle", stream=stream.name, event_time=value)])
+
+
+def check_stream(config: Config, stream: str) -> None:
+    if stream not in config.streams:
+        raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
 
 
 def report_reland(stream: str, done: Relanded) -> str:
@@ -31,3 +63,14 @@ def report_reland(stream: str, done: Relanded) -> str:
     ]
     steps = "next: rejoin settle --once, then rejoin reconcile --repair"
     return f"{stream}: {'; '.join(text for count, text in said if count)}\n{steps}"
+
+
+def report_reland_quarantine(stream: str, done: Rejudged) -> str:
+    """The same for what was judged again."""
+    if not done.looked_at:
+        return f"{stream}: nothing in quarantine; nothing to do"
+    left = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.left.items())) or "nothing"
+    said = f"{stream}: {done.passing:,} of {done.looked_at:,} quarantined payloads pass by now; {done.landed:,} rows landed"
+    return f"{said}; still in quarantine: {left}" + (
+        "\nnext: rejoin run --once --all, then rejoin reconcile" if done.landed else ""
+    )

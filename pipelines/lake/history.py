@@ -29,9 +29,9 @@ NO_DATA_CHANGE = (
     "VACUUM END",
 )
 """What DESCRIBE HISTORY calls commits that neither add rows nor take any away."""
-INGEST, RELAND, REPAIR = "rejoin.ingest", "rejoin.reland", "rejoin.repair"
-"""Keys of the JSON that commits of ingest, of `rejoin reland` and of `rejoin reconcile --repair` carry as user metadata. Every
-commit of Rejoin that carries some has a key that begins with `rejoin.`."""
+INGEST, RELAND, QUARANTINE, REPAIR = "rejoin.ingest", "rejoin.reland", "rejoin.quarantine", "rejoin.repair"
+"""Keys of the JSON that commits of ingest, of `rejoin reland`, of `rejoin reland --quarantine` and of `rejoin reconcile --repair`
+carry as user metadata. Every commit of Rejoin that carries some has a key that begins with `rejoin.`."""
 _KEEPS_FILES = {"CREATE TABLE", *NO_DATA_CHANGE} - {"OPTIMIZE", "REORG"}
 # How far apart the times of a commit and of its files may be.
 _SLACK_US = 600_000_000

@@ -54,6 +54,11 @@ class TableReader(Protocol):
     def appended_after(self, table: str, version: int) -> tuple[int, int]:
         """Files and bytes that commits after a version have added."""
 
+    def columns(self, table: str) -> list[str]: ...
+
+    def count(self, table: str) -> int:
+        """The rows of a table without deletion vectors, by its log."""
+
 
 def open_reader(config: Config, lake: Callable[[], "Lake"], *tables: str) -> TableReader:
     """The reader for `tables` of a lake (all, if none is named). `lake` starts Spark: for a catalog, a URI, or a table feature
@@ -120,6 +125,12 @@ class LocalReader:
         commits = found.history(limit=found.version() - version) if found.version() > version else []
         return _appended(commit.get("operationMetrics") for commit in commits)
 
+    def columns(self, table: str) -> list[str]:
+        return [field.name for field in self._open(table).schema().fields]
+
+    def count(self, table: str) -> int:
+        return self._open(table).count()
+
     def _open(self, table: str) -> "DeltaTable":
         found = self._find(table)
         if found is None:
@@ -181,6 +192,12 @@ class SparkReader:
 
     def appended_after(self, table: str, version: int) -> tuple[int, int]:
         return _appended(commit.metrics for commit in self.lake.commits(table, version))
+
+    def columns(self, table: str) -> list[str]:
+        return self.lake.columns(table)
+
+    def count(self, table: str) -> int:
+        return self.lake.read(table).count()
 
 
 def _appended(metrics: Iterable[Mapping[str, str] | None]) -> tuple[int, int]:

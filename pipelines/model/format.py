@@ -32,3 +32,25 @@ def about(seconds: float) -> str:
     if minutes < 2 * 1440:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent, which is 0 % and 100 % only where it is.
+
+    >>> share(9_999, 10_000), share(1, 1_000_000), share(3, 3)
+    ('99.9 %', '0.1 %', '100 %')
+    """
+    if part in (0, whole):
+        return "100 %" if part else "0 %"
+    return f"{min(99.9, max(0.1, 100 * part / whole)):.3g} %"
+
+
+def figure(value: float) -> str:
+    """A number with as many digits as it takes, four behind the point at most; 0 and 1 only where it is.
+
+    >>> figure(0.98), figure(0.99999), figure(12_000.0)
+    ('0.98', '0.9999', '12,000')
+    """
+    if 0 < value < 1:
+        value = min(0.9999, max(0.0001, round(value, 4)))
+    return f"{value:,.4f}".rstrip("0").rstrip(".")

@@ -18,6 +18,7 @@ QUARANTINE_SCHEMA = StructType(
         StructField("source_partition", IntegerType()),
         StructField("source_offset", LongType()),
         StructField("source_time", TimestampType()),
+        StructField("relanded_at", TimestampType()),
         StructField("ingest_date", DateType(), False),
     ]
 )

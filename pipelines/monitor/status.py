@@ -1,6 +1,7 @@
 """Health at a glance, from the ledger: how far each query is, what is wrong, what to do about it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from textwrap import wrap
@@ -15,6 +16,7 @@ from pipelines.lake.reader import TableReader, rows_of
 from pipelines.model.format import LINE_WIDTH, about, size
 from pipelines.model.time import iso, now_us
 from pipelines.monitor.entries import last_days, latest_and_recent
+from pipelines.monitor.judged import Judged, read_judged
 from pipelines.monitor.lag import (
     Entry,
     Finding,
@@ -47,12 +49,14 @@ class Status:
     behind: Lag = field(default_factory=Lag)
     rates: list[Throughput] = field(default_factory=list)
     bound_by: str | None = None
+    streams: list[Judged] = field(default_factory=list)
 
     def to_json(self) -> str:
         own = {
             "lateness": self.lateness.as_dict() if self.lateness else None,
             "behind": self.behind.as_dict(),
             "rates": [rate.as_dict() for rate in self.rates],
+            "streams": {judged.stream: judged.as_dict() for judged in self.streams},
         }
         return json.dumps({**asdict(self), **own}, indent=2, sort_keys=True, default=str)
 
@@ -66,8 +70,7 @@ class Status:
             lines.append(
                 f"  {query['query']:<24} batch {query['batch']}, {query['age_s']:,} s ago, {query['rows_in']:,} rows in{state}"
             )
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.quarantined.items()) or "none"
-        lines.append(f"  quarantined  {reasons}")
+        lines += [f"  {judged.stream:<12} {judged}" for judged in self.streams]
         for gap in self.gaps:
             lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
@@ -102,7 +105,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
     facts = facts_in(reader)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
-    dropped, reconciliation = _dropped(reader), _last_reconciliation(reader)
+    dropped, reconciliation, judged = _dropped(reader), _last_reconciliation(reader), read_judged(reader, streams)
     findings = [
         *(
             Finding(problem=f"{name} has never run", remedy=f"run `rejoin {name.partition(':')[0]}`")
@@ -110,6 +113,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
             if latest[name] is None
         ),
         *_problems(dropped, reconciliation),
+        *(finding for each in judged for finding in each.findings),
         *waiting(lag, joined["finished_at"] if joined else None, now),
         *falling_behind(rates, now),
     ]
@@ -118,7 +122,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
         horizon=iso(facts.horizon),
         settled_to=iso(facts.settled.horizon),
         queries=[_query(entry, now) for name in names if (entry := latest[name])],
-        quarantined=_quarantined(reader),
+        quarantined=_by_reason(judged),
         gaps=[{"stream": name, "what": str(gap), "at": iso(gap.at)} for name in streams for gap in accepted(facts, name)],
         dropped_by_watermark=dropped,
         last_reconciliation=reconciliation,
@@ -127,6 +131,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
         behind=lag,
         rates=rates,
         bound_by=bottleneck(rates),
+        streams=judged,
     )
 
 
@@ -177,11 +182,11 @@ def _dropped(reader: TableReader) -> int:
     return pc.sum(reader.scan("ledger", [column], [*last_days(reader), ("query", "=", "join")]).read_all()[column]).as_py() or 0
 
 
-def _quarantined(reader: TableReader) -> dict[str, int]:
-    if not reader.exists("quarantine"):
-        return {}
-    reasons = pc.value_counts(reader.scan("quarantine", ["reason"]).read_all()["reason"]).to_pylist()
-    return {row["values"]: row["counts"] for row in sorted(reasons, key=lambda row: row["values"])}
+def _by_reason(judged: Sequence[Judged]) -> dict[str, int]:
+    total = Counter[str]()
+    for each in judged:
+        total.update(each.quarantined)
+    return dict(sorted(total.items()))
 
 
 def _last_reconciliation(reader: TableReader) -> dict[str, Any] | None:

@@ -13,10 +13,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, TimestampType
 
 from pipelines.ingest.parse.quick import can_be_quick, read_quickly
-from pipelines.ingest.parse.rules import ParseRules, Reason, end_of, judge
+from pipelines.ingest.parse.rules import ParseRules, end_of, judge
 from pipelines.ingest.parse.times import before_all_events, from_the_future
 from pipelines.ingest.parse.types import OBJECT, converted, misfit
 from pipelines.model.events import EventStream
+from pipelines.model.reasons import Reason
 
 _HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
 _NO_NUMBER = r'"([^"\\]*)"\s*:\s*([+-]?(?:NaN|nan|Infinity|inf))\b'

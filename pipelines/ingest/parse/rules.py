@@ -1,30 +1,15 @@
-"""The limits of ingest, the reasons for quarantine, and what reading values shares."""
+"""The limits of ingest, and what reading values shares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
 from pipelines.model.durations import micros
+from pipelines.model.reasons import Reason
 from pipelines.model.time import to_micros
-
-
-class Reason(str, Enum):
-    """Why an event is in quarantine."""
-
-    TOMBSTONE = "tombstone"
-    NOT_AVRO = "not_avro"
-    NOT_UTF8 = "not_utf8"
-    OVERSIZE = "oversize"
-    NOT_JSON = "not_json"
-    WRONG_TYPE = "wrong_type"
-    MISSING_REQUIRED = "missing_required"
-    UNPARSEABLE_TIME = "unparseable_time"
-    FUTURE_TIME = "future_time"
-    IMPLAUSIBLE_TIME = "implausible_time"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.ingest.parse.rules import ParseRules, Reason, judge, let
+from pipelines.ingest.parse.rules import ParseRules, judge, let
 from pipelines.model.events import EventStream
+from pipelines.model.reasons import Reason
 
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"

@@ -25,7 +25,7 @@ def read_kafka(spark: SparkSession, source: KafkaSource, where: str, offsets: Ma
     A checkpoint that has read nothing yet starts at `offsets`; at `starting_offsets`, where that is empty.
     Raises SourceError where there is no such topic, or no broker that answers."""
     partitions = partition_count(source, where)  # a broker out of reach, or a topic misspelt, is told in one line
-    value = _value(source, where)
+    value = values(source, where, F.col("value"))
     reader = spark.readStream.format("kafka").options(**_options(source, where))
     records = reader.option("startingOffsets", _starting(source, offsets, partitions)).load()
     return records.select(_raw(value))
@@ -48,7 +48,7 @@ def read_kafka_ranges(
         for partition, spans in wanted.items()
         for span in spans
     ]
-    return records.where(reduce(or_, inside)).select(_raw(_value(source, where)))
+    return records.where(reduce(or_, inside)).select(_raw(values(source, where, F.col("value"))))
 
 
 def _raw(value: list[Column]) -> Column:
@@ -63,15 +63,15 @@ def _raw(value: list[Column]) -> Column:
     ).alias("__raw")
 
 
-def _value(source: KafkaSource, where: str) -> list[Column]:
+def values(source: KafkaSource, where: str, record: Column) -> list[Column]:
     """The event as text; where that is decoded from other bytes, these and the problem with them too. Raises ConfigError."""
     if source.value.format == "json":
-        return [F.col("value").cast("string").alias("value")]
-    found = decoded(F.col("value"), read_schema(source.value, where), framed=source.value.framing == "confluent")
+        return [record.cast("string").alias("value")]
+    found = decoded(record, read_schema(source.value, where), framed=source.value.framing == "confluent")
     return [
         found.getField("value").alias("value"),
         found.getField("problem").alias("problem"),
-        F.col("value").alias("encoded"),
+        record.alias("encoded"),
     ]
 
 

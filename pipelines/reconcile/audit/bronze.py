@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
 from pipelines.ingest.offsets import files_read
+from pipelines.ingest.quarantine import in_quarantine
 from pipelines.ingest.reland import files_without_rows, location
 from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at
@@ -195,7 +196,7 @@ def _figures(lake: Lake, stream: EventStream, span: Range, reach: Range, read: D
 
 def _meanwhile(lake: Lake, stream: EventStream, span: Range, figures: Mapping[str, Any]) -> tuple[dict[str, int], int]:
     """What was quarantined, by reason, and accepted, on the dates asked for or while their rows were ingested."""
-    rejected, ingested = lake.read("quarantine").where(F.col("stream") == stream.name), figures["accepted"]
+    rejected, ingested = in_quarantine(lake, stream.name), figures["accepted"]
     if not span.is_open:
         # On the dates themselves too: where all is refused nothing is accepted.
         meanwhile = span.holds_time(F.col("ingest_time"))

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import KafkaSource
 from pipelines.control.gaps import Acceptance, accepted
 from pipelines.control.store import read_facts
+from pipelines.ingest.quarantine import in_quarantine
 from pipelines.ingest.reland import consumed_offsets
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
@@ -76,8 +77,7 @@ def audit_offsets(lake: Lake, stream: EventStream, source: KafkaSource) -> Offse
 
 def _landed(lake: Lake, stream: str, acceptances: Sequence[Acceptance], finished: Column) -> DataFrame:
     """The offsets in bronze and in quarantine of micro-batches that have finished."""
-    quarantine = lake.read("quarantine").where(F.col("stream") == stream)
-    both = (_with_generation(rows, acceptances) for rows in (lake.read(stream), quarantine))
+    both = (_with_generation(rows, acceptances) for rows in (lake.read(stream), in_quarantine(lake, stream)))
     return reduce(DataFrame.unionByName, both).where(finished)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from pipelines.model.format import size
+from pipelines.model.format import figure, size
 from pipelines.reconcile.report.document import notes, to_dict, to_json, verdict_sentence
 from pipelines.reconcile.report.text import to_text
 from pipelines.reconcile.result import Reconciliation
@@ -22,7 +22,7 @@ def to_html(run: Reconciliation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": lambda value: f"{value:,}", "size": size}
+    environment.filters |= {"number": lambda value: f"{value:,}", "size": size, "figure": figure}
     data = to_dict(run)
     data["sample"] = data["sample"][:_SHOWN_SAMPLES]
     return environment.get_template("report.html.j2").render(

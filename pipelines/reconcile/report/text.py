@@ -1,5 +1,6 @@
 """A reconciliation as text for a terminal, the verdict first."""
 
+from pipelines.model.format import figure
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.report.document import bound, notes, verdict_sentence
@@ -29,14 +30,18 @@ def to_text(run: Reconciliation) -> str:
         before = ", ".join(f"{name} {count:,}" for name, count in run.before_repair.items() if count)
         lines += ["", f"  before the repair: {before}"]
     lines += [line for note in notes(run) for line in ("", f"  {note}")]
-    lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {c.observed:g})" for c in run.checks)]
+    lines += ["", *(f"  {_outcome(c):<4}  {c.name} (is {figure(c.observed)})" for c in run.checks)]
     return "\n".join(lines)
 
 
 def _stream(audit: StreamAudit) -> str:
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in audit.quarantined.items()) or "none"
+    rejected = sum(audit.quarantined.values())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in audit.quarantined.items())
     gaps = f"; {audit.offsets.given_up:,} offsets in accepted gaps" if audit.offsets.given_up else ""
-    return f"  {audit.stream:<10} {audit.accepted:,} accepted, {audit.late:,} late; quarantined: {reasons}{gaps}"
+    of_dates = f"; of these dates {audit.accepted:,}" if audit.accepted != audit.ingested else ""
+    accepted = f"{audit.ingested:,} accepted ({audit.late:,} late{of_dates})"
+    read = f"{audit.ingested + rejected:,} read = {accepted} + {rejected:,} quarantined{f' ({reasons})' if reasons else ''}"
+    return f"  {audit.stream:<10} {read}{gaps}"
 
 
 def _outcome(check: Check) -> str:
