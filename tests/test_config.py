@@ -27,6 +27,33 @@ def test_the_shipped_configurations_load() -> None:
     assert ads.state_store.provider == "memory"
 
 
+# column -> what is said of it, after "column "
+REFUSED = {
+    "c CHAR(3)": "c: CHAR(3) is not a type of events; use STRING",
+    "c VARCHAR(5)": "c: VARCHAR(5) is not a type of events; use STRING",
+    "c STRING COLLATE UTF8_LCASE": "c: only NOT NULL and COMMENT may follow its type, not COLLATE UTF8_LCASE",
+    "c BINARY": "c: BINARY is not a type of events; use STRING, which keeps base64",
+    "c ARRAY<BINARY>": "c: BINARY is not a type of events",
+    "c VARIANT": "c: VARIANT is not a type of events; use STRUCT or MAP",
+    "c TIMESTAMP_NTZ": "c: TIMESTAMP_NTZ is not a type of events; use TIMESTAMP",
+    "c STRUCT<t: TIMESTAMP_NTZ>": "c: field t: TIMESTAMP_NTZ is not a type of events",
+    "c TIME": "c: TIME is not a type of events",
+    "c INTERVAL DAY": "c: INTERVAL DAY is not a type of events",
+    "c DATETIME": "c: DATETIME is not a type of events; use TIMESTAMP",
+    "c DECIMAL(39,2)": "c: DECIMAL(39, 2): 38 digits at most",
+    "c MAP<INT, STRING>": "c: the keys of a MAP must be STRING",
+    "c STRUCT<p: INT NOT NULL>": "c: NOT NULL is for columns; inside a STRUCT leave it out",
+    "c INT DEFAULT 5": "c: only NOT NULL and COMMENT may follow its type, not DEFAULT 5",
+    "c INT GENERATED ALWAYS AS (1)": "c: only NOT NULL and COMMENT may follow its type",
+    "`a.b` INT": '"a.b": a name has letters, digits and _',
+    "`play id` INT": '"play id": a name has letters, digits and _',
+    "`@timestamp` INT": '"@timestamp": a name has letters',
+    "`x-y` INT": '"x-y": a name has letters',
+    "__cause INT": '"__cause": a name has letters',
+    "c STRUCT<`a.b`: INT>": 'c: field "a.b": a name has letters',
+    "c INT, C INT": "C stands twice",
+    "c " + "ARRAY<" * 30 + "INT" + ">" * 30: "c: more than 20 ARRAY, MAP and STRUCT in one column",
+}
 MISTAKES = [
     ("join.hot_windw=3m", "join.hot_windw: unknown key; did you mean hot_window? allowed: keys, attribution_window"),
     ("hot_window=3m", "hot_window: unknown key"),
@@ -108,6 +135,26 @@ MISTAKES = [
     ("state_store.provider=mongodb", "state_store.provider: Input should be 'rocksdb' or 'memory'"),
     ("trigger.max_files=0", "trigger.max_files: Input should be greater than 0"),
     ("lake=cat.schema", "checkpoints: needed where lake is a catalog.schema"),
+    ("lake=''", "lake: is empty; give a directory"),
+    ("streams.playbacks.source.path=' '", "streams.playbacks.source.path: is empty"),
+    (
+        "lake=landing/../landing/playbacks/lake",
+        "lake: landing/../landing/playbacks/lake lies in streams.playbacks.source.path",
+    ),
+    ("checkpoints=./landing/impressions", "checkpoints: ./landing/impressions lies in streams.impressions.source.path"),
+    (
+        "streams.playbacks.source.path=landing/impressions/",
+        "streams.impressions.source.path: ./landing/impressions lies in streams.",
+    ),
+    ("streams._delta_log={}", "streams._delta_log.role: missing"),
+    ("join=" + "[" * 5000, "--set join: nested too deeply"),
+    *(
+        (
+            f"streams.playbacks.schema='playback_id STRING, event_time TIMESTAMP, {ddl}'",
+            f"streams.playbacks.schema: column {message}",
+        )
+        for ddl, message in REFUSED.items()
+    ),
     ("join", "must read key.path=value"),
     ("join.keys.x=1", "join.keys is not a group of keys"),
 ]
@@ -139,6 +186,8 @@ def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         ("- a", "must be a mapping"),
         ("lake: a\nlake: b", "key 'lake' stands twice"),
+        ("lake: 2026-13-45", "not valid YAML (month must be in 1..12; put what is no date in quotes)"),
+        ("lake: " + "[" * 5000, "nested too deeply"),
         ("lake: a", "streams: missing; this key is required (and 1 more: join)"),
     ],
 )

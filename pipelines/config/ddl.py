@@ -95,7 +95,10 @@ def schema_json(columns: tuple[Column, ...]) -> dict[str, Any]:
 
 
 def _column(definition: exp.ColumnDef) -> Column:
-    where = f"column {definition.name}"
+    return _column_of(definition, f"column {definition.name}")
+
+
+def _column_of(definition: exp.ColumnDef, where: str) -> Column:
     nullable = True
     for each in definition.constraints:
         if isinstance(each.kind, exp.NotNullColumnConstraint):
@@ -111,7 +114,7 @@ def _named_once(definitions: list[exp.ColumnDef], what: str) -> list[exp.ColumnD
         name = definition.name if isinstance(definition.this, exp.Identifier) else definition.this.sql(dialect="spark")
         if not re.fullmatch(r"[^\W\d]\w*", name) or name.startswith("__"):
             raise ValueError(
-                f"{what} {name!r}: a name has letters, digits and _, and begins with no digit and no __; choose one, and give "
+                f'{what} "{name}": a name has letters, digits and _, and begins with no digit and no __; choose one, and give '
                 "the name that events have under `aliases`" + (" (of columns only)" if what != "column" else "")
             )
         if name.lower() in seen:
@@ -144,9 +147,9 @@ def _type(kind: exp.DataType | None, where: str) -> tuple[str, Any]:
         name, json = _type(inside[1], where)
         return f"MAP<STRING, {name}>", {"type": "map", "keyType": "string", "valueType": json, "valueContainsNull": True}
     if of == _KINDS.STRUCT and inside and all(isinstance(each, exp.ColumnDef) for each in inside):
-        fields = [_column(each) for each in _named_once(inside, f"{where}: field")]
+        fields = [_column_of(each, f"{where}: field {each.name}") for each in _named_once(inside, f"{where}: field")]
         if not all(field.nullable for field in fields):
             raise ValueError(f"{where}: NOT NULL is for columns; inside a STRUCT leave it out")
         return f"STRUCT<{', '.join(f'{f.name}: {f.type}' for f in fields)}>", schema_json(tuple(fields))
-    written = kind.sql() or "the type"
+    written = (kind.sql() or "the type").replace("TIMESTAMPNTZ", "TIMESTAMP_NTZ")
     raise ValueError(f"{where}: {written} is not a type of events; use {_INSTEAD.get(of, 'one of ' + _ALLOWED)}")

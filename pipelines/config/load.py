@@ -70,6 +70,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError(f"{path}:{line} not valid YAML ({_problem(error)})") from None
+    except ValueError as error:  # of a value that looks like a date
+        raise ConfigError(f"{path}: not valid YAML ({error}; put what is no date in quotes)") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys (lake, streams, join, ...)")
     return raw
@@ -104,8 +108,10 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError("--set: must read key.path=value, e.g. --set join.hot_window=30m")
     try:
         return keys, yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return keys, value
+    except RecursionError:
+        raise ConfigError(f"--set {path.strip()}: nested too deeply") from None
 
 
 def _keys(path: str) -> list[str]:

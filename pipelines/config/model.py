@@ -6,6 +6,7 @@ them from YAML.
 
 import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,6 +24,7 @@ from pipelines.config.ddl import Column, parse_ddl
 from pipelines.config.kafka_options import check_as_written
 from pipelines.model.durations import format_duration, parse_duration
 from pipelines.model.names import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, INTERNAL_TABLES, PARTITION_COLUMNS, Role
+from pipelines.model.paths import is_local
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Partitioning = Literal["date", "hour"]
@@ -298,8 +300,8 @@ def _check_roles(streams: dict[str, StreamConfig]) -> None:
         raise ValueError(f"streams: exactly one exposure and one outcome stream are needed, not {roles}")
     attributed = f"attributed_{next(n for n, s in streams.items() if s.role == 'outcome')}"
     for name in streams:
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ValueError(f"streams.{name}: a stream's name becomes a table's: letters, digits and _ only")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
+            raise ValueError(f"streams.{name[:110]}: becomes a table's name: a letter, then at most 99 of A-Z, a-z, 0-9 and _")
         if name.lower() in (*INTERNAL_TABLES, attributed.lower()):
             raise ValueError(f"streams.{name}: the lake has a table of that name already; choose another")
     if len({name.lower() for name in streams}) != len(streams):
@@ -368,6 +370,30 @@ def _check_join(config: Config) -> None:
 def _check_lake(config: Config) -> None:
     if config.lake_is_catalog and not config.checkpoints:
         raise ValueError(f"checkpoints: needed where lake is a catalog.schema ({config.lake}); give a directory")
+    landing = {
+        f"streams.{name}.source.path": stream.source.path
+        for name, stream in config.streams.items()
+        if isinstance(stream.source, FilesSource)
+    }
+    others = {"lake": "" if config.lake_is_catalog else config.lake, "checkpoints": config.checkpoints or ""}
+    for key, path in {**landing, **({} if config.lake_is_catalog else {"lake": config.lake})}.items():
+        if not path.strip():
+            raise ValueError(f"{key}: is empty; give a directory")
+    for key, path in {**others, **landing}.items():
+        for where, directory in landing.items():
+            if key != where and path and _lies_in(path, directory):
+                raise ValueError(f"{key}: {path} lies in {where} ({directory}), all of which is read as events; choose another")
+
+
+def _lies_in(path: str, directory: str) -> bool:
+    """Whether a path is a directory or lies in it; unknown, and so False, where one is a reference."""
+    if "${" in path or "${" in directory:
+        return False
+    if is_local(path) != is_local(directory):
+        return False
+    if is_local(path):
+        return Path(path).resolve().is_relative_to(Path(directory).resolve())
+    return f"{path.rstrip('/')}/".startswith(f"{directory.rstrip('/')}/")
 
 
 def _check_tolerances(config: Config) -> None:
