@@ -90,6 +90,24 @@ def test_own_suites(config: Config, tmp_path: Path) -> None:
             {"expectations": [{"type": "expect_none_of", "kwargs": {"column": "x", "max_value": {"$PARAMETER": "no"}}}]},
             r"summary\.yml: expectation 1: there is no parameter no; there are max_differences, ",
         ),
+        *(
+            (
+                {"expectations": [{"type": "expect_column_values_to_be_between", "kwargs": kwargs}]},
+                rf"expectation 1: .*: {message}",
+            )
+            for kwargs, message in [
+                ({"column": "x", "min_value": 1, "mostly": 2}, "mostly: ensure this value is less than or equal to 1.0"),
+                ({"column": "x", "min_value": "much"}, "min_value: value is not a valid float"),
+                ({"column": "x", "min_vlue": 1}, "min_vlue: extra fields not permitted"),
+                ({"min_value": 1}, "column: field required"),
+                ({"column": "x"}, "min_value and max_value cannot both be None"),
+                ([1], "kwargs must be a group of arguments"),
+            ]
+        ),
+        (
+            {"expectations": [{"type": "expect_column_values_to_match_regex", "kwargs": {"column": "x", "regex": "("}}]},
+            "regex: not a pattern",
+        ),
         ([], r"summary\.yml: needs a list under `expectations`"),
         ({"expectations": ["x"]}, r"summary\.yml: expectation 1: 'x' is no expectation's type"),
     ],

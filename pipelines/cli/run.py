@@ -10,11 +10,13 @@ from pipelines.cli.app import Conf, Debug, Set, app, open_lake, read_configurati
 from pipelines.model.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipelines.jobs.reporting import Say
     from pipelines.settle.run import SettleResult
 
 _PANEL = "Run the pipeline"
 
 Once = Annotated[bool, typer.Option("--once", help="Drain what is there, then stop.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Do not say what is read, and how its lines were judged.")]
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -118,12 +120,12 @@ def generate(
 
 
 @app.command(rich_help_panel=_PANEL)
-def ingest(once: Once = False, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
+def ingest(once: Once = False, quiet: Quiet = False, conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """Land events in bronze, or in quarantine with a reason; stamp lateness at the door."""
     from pipelines.jobs.ingest import ingest as job
 
     config = read_configuration(conf, sets)
-    job(open_lake(config, debug), config, once=once)
+    job(open_lake(config, debug), config, once=once, say=_say(quiet))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -158,6 +160,7 @@ def settle(
 def run(
     once: Once = False,
     everything: Annotated[bool, typer.Option("--all", help="With --once: settle pending outcomes too.")] = False,
+    quiet: Quiet = False,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
@@ -170,9 +173,14 @@ def run(
     config = read_configuration(conf, sets)
     lake = open_lake(config, debug)
     if once:
-        _say_settled(run_once(lake, config, everything=everything))
+        _say_settled(run_once(lake, config, everything=everything, say=_say(quiet)))
     else:
-        run_all(lake, config)
+        run_all(lake, config, say=_say(quiet))
+
+
+def _say(quiet: bool) -> "Say":
+    """Lines for the user, on stderr: stdout is for results."""
+    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
 
 
 def _say_settled(result: "SettleResult") -> None:

@@ -54,7 +54,7 @@ class IdleWatch:
         timeout = micros(self.config.join.idle_timeout)
         for writer, other in self._pairs():
             ahead, mine = other.newest, writer.newest
-            if writer.accepted_rows or ahead is None:
+            if writer.totals.accepted or ahead is None:
                 continue
             if mine is None or ahead - mine >= timeout:
                 with writer.lock:

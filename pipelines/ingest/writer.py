@@ -10,7 +10,7 @@ with what has landed (`pipelines.ingest.recovery`).
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -31,6 +31,7 @@ from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
 from pipelines.model.histogram import Histogram, cumulative
+from pipelines.model.reasons import Reason
 from pipelines.model.schemas import QUARANTINE_SCHEMA
 from pipelines.model.time import now_us
 from pipelines.monitor.ledger import Entry
@@ -44,11 +45,26 @@ _NEVER = 2**62
 
 
 @dataclass(kw_only=True)
+class Totals:
+    """How the lines of a run were judged; `reasons` of those in quarantine."""
+
+    accepted: int = 0
+    late: int = 0
+    quarantined: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common())
+        refused = f"{self.quarantined:,} quarantined{f' ({reasons})' if reasons else ''}"
+        return f"{self.accepted + self.quarantined:,} read = {self.accepted:,} accepted ({self.late:,} late) + {refused}"
+
+
+@dataclass(kw_only=True)
 class BronzeWriter:
     """The `foreachBatch` function of one ingest query: takes `parse`d micro-batches.
 
     `progress` is how far the stream had come at the start, `consumes` what is read (for a topic: name and id). `still_there`
-    raises where the source is no longer what it was. `accepted_rows` and `accepted_at` (monotonic seconds) are of this run;
+    raises where the source is no longer what it was. `totals` and `accepted_at` (monotonic seconds) are of this run;
     `entries` are for the ledger.
     """
 
@@ -61,7 +77,7 @@ class BronzeWriter:
     consumes: Mapping[str, str | None] = field(default_factory=dict)
     still_there: Callable[[], None] = lambda: None
     landings: Landings = field(default_factory=Landings)
-    accepted_rows: int = 0
+    totals: Totals = field(default_factory=Totals)
     accepted_at: float = field(default_factory=time.monotonic)
     entries: list[Entry] = field(default_factory=list)
     _state: WriterState | None = None
@@ -142,7 +158,7 @@ class BronzeWriter:
             figures = self._append(lake, held, met)
             laps.lap("bronze")
             if figures["rows_quarantined"] and not (first and not figures["rows_out"] and self._is_quarantined(lake, batch)):
-                lake.append("quarantine", quarantined(held, self.stream, batch))
+                self._quarantine(lake, held, batch)
                 laps.lap("quarantine")
         finally:
             held.unpersist()
@@ -156,6 +172,12 @@ class BronzeWriter:
         observed = held.observe(observation, *self._figures(met))
         lake.append(self.stream.name, accepted(observed, self.stream, met.watermark, met.batch), metadata={INGEST: met.as_dict()})
         return dict(observation.get)
+
+    def _quarantine(self, lake: Lake, held: DataFrame, batch: int) -> None:
+        observation = Observation(f"{self.stream.name}-{batch}-rejected")
+        counts = [F.count_if(F.col("reason") == reason.value).alias(reason.value) for reason in Reason]
+        lake.append("quarantine", quarantined(held, self.stream, batch).observe(observation, *counts))
+        self.totals.reasons.update({reason: count for reason, count in observation.get.items() if count})
 
     def _is_quarantined(self, lake: Lake, batch: int) -> bool:
         """Whether a kill came between quarantine and the end of a micro-batch of which nothing is in bronze."""
@@ -183,8 +205,10 @@ class BronzeWriter:
         lateness = Histogram.from_cumulative(figures.pop("lateness"))
         if newest is not None:
             reached = max(newest, reached or newest)
-            self.accepted_rows += figures["rows_out"]
             self.accepted_at = time.monotonic()
+        self.totals.accepted += figures["rows_out"]
+        self.totals.late += figures["rows_late"]
+        self.totals.quarantined += figures["rows_quarantined"]
         self._earliest[met.batch] = _NEVER if earliest is None else earliest
         self._state = replace(met, max_event_time=reached)
         entry = Entry(

@@ -45,8 +45,8 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
 
         for wave in cut:
             deliver(config, wave, targets)
-            say = partial(step, f"wave {wave.number + 1} of {len(cut)}")
-            run_once(lake, config, everything=wave is cut[-1], say=say)
+            stage = partial(step, f"wave {wave.number + 1} of {len(cut)}")
+            run_once(lake, config, everything=wave is cut[-1], stage=stage)
         step("the night", "reconciling with an independent batch computation")
         result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
         progress.update(task, description="done", completed=count * 3 + 1)

@@ -20,25 +20,26 @@ from pipelines.ingest.sources import read_stream
 from pipelines.ingest.state import read_progress
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
+from pipelines.jobs.reporting import IngestReport, Say, unsaid
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.model.events import EventStream
 
 
-def ingest(lake: Lake, config: Config, *, once: bool) -> None:
+def ingest(lake: Lake, config: Config, *, once: bool, say: Say = unsaid) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
     with open_context(lake, config) as context:
-        ingest_in(context, once=once)
+        ingest_in(context, once=once, say=say)
 
 
-def ingest_in(context: Context, *, once: bool) -> None:
+def ingest_in(context: Context, *, once: bool, say: Say = unsaid) -> None:
     """As `ingest`, in a process that shares its context with other lanes."""
-    lane = start_ingest(context, once=once)
+    lane = start_ingest(context, once=once, say=say)
     try:
         with failures_explained(context):
             wait(lane.queries, partial(lane.tick, idle=not once), drain=once)
     finally:
-        lane.publish()
+        lane.close()
     lane.watch.drained()
 
 
@@ -50,12 +51,19 @@ class IngestLane:
     queries: list[StreamingQuery]
     writers: list[BronzeWriter]
     watch: IdleWatch
+    report: IngestReport
 
     def tick(self, *, idle: bool = True) -> None:
         if idle:
             self.watch.tick()
         self.publish()
+        self.report.tick(self.context.facts.horizon)
         self.context.tick()
+
+    def close(self) -> None:
+        """Hand over what landed last, and say what came of all lines."""
+        self.publish()
+        self.report.end()
 
     def publish(self) -> None:
         """Hand over what has landed since the last call: entries for the ledger, the writers' states for `control`."""
@@ -81,13 +89,15 @@ def failures_explained(context: Context) -> Iterator[None]:
         raise
 
 
-def start_ingest(context: Context, *, once: bool, landings: Landings | None = None) -> IngestLane:
+def start_ingest(context: Context, *, once: bool, landings: Landings | None = None, say: Say = unsaid) -> IngestLane:
     """Start both queries. `landings` tells a join in the same process of what has landed."""
     streams = context.lake.streams.both
     context.need(*(stream.name for stream in streams), "quarantine")
     # Both sources are opened, and found to continue, before any query runs.
     with ThreadPoolExecutor() as pool:
         prepared = list(pool.map(partial(_prepare, context, landings or Landings()), streams))
+    writers = [writer for writer, _ in prepared]
+    report = IngestReport(config=context.config, writers=writers, say=say)
     queries: list[StreamingQuery] = []
     try:
         for _, stream in prepared:
@@ -96,9 +106,8 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
         for query in queries:
             query.stop()
         raise
-    writers = [writer for writer, _ in prepared]
     watch = IdleWatch(control=context.control, config=context.config, writers=writers)
-    return IngestLane(context=context, queries=queries, writers=writers, watch=watch)
+    return IngestLane(context=context, queries=queries, writers=writers, watch=watch, report=report)
 
 
 def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple[BronzeWriter, DataStreamWriter]:

@@ -9,6 +9,7 @@ from pipelines.ingest.landings import Landings
 from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
+from pipelines.jobs.reporting import Say, unsaid
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
@@ -17,24 +18,24 @@ from pipelines.settle.run import SettleResult
 
 
 def run_once(
-    lake: Lake, config: Config, *, everything: bool = False, say: Callable[[str], None] = lambda _: None
+    lake: Lake, config: Config, *, everything: bool = False, stage: Callable[[str], None] = lambda _: None, say: Say = unsaid
 ) -> SettleResult:
-    """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `say` is told of each
-    stage as it begins."""
+    """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `stage` is told of
+    each stage as it begins."""
     with open_context(lake, config) as context:
-        say("ingest")
-        ingest_in(context, once=True)
-        say("join")
+        stage("ingest")
+        ingest_in(context, once=True, say=say)
+        stage("join")
         join_in(context, once=True)
-        say("settle")
+        stage("settle")
         return open_settle(context).run(everything=everything)
 
 
-def run_all(lake: Lake, config: Config) -> None:
+def run_all(lake: Lake, config: Config, *, say: Say = unsaid) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
     with open_context(lake, config) as context:
         landings = Landings()
-        ingest = start_ingest(context, once=False, landings=landings)
+        ingest = start_ingest(context, once=False, landings=landings, say=say)
         writers = {writer.stream.name: writer for writer in ingest.writers}
         elsewhere = behind_connect(lake.spark)  # Spark Connect runs `foreachBatch` in a process of its own
         join = start_join(context, ingest=None if elsewhere else Ingest(writers=writers, landings=landings))
@@ -55,5 +56,5 @@ def run_all(lake: Lake, config: Config) -> None:
             with failures_explained(context):
                 wait([*ingest.queries, join.query], tick, release=landings.release)
         finally:
-            ingest.publish()
+            ingest.close()
             join.close()

@@ -7,6 +7,7 @@ imported.
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def _load(path: Path, parameters: Parameters) -> list[dict[str, Any]]:
         where = f"reconcile.expectations.suites: {path}: expectation {number + 1}"
         if not isinstance(given, dict) or given.get("type") not in _known_types():
             raise ConfigError(f"{where}: {given.get('type') if isinstance(given, dict) else given!r} is no expectation's type")
+        _check(given, where)
         wanted = [
             value["$PARAMETER"] for value in given.get("kwargs", {}).values() if isinstance(value, dict) and "$PARAMETER" in value
         ]
@@ -132,6 +134,26 @@ def _load(path: Path, parameters: Parameters) -> list[dict[str, Any]]:
         meta = {"says": given["type"], **given.get("meta", {})}
         loaded.append({"severity": "critical", **given, "meta": meta})
     return loaded
+
+
+def _check(given: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for arguments that the expectation does not take."""
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    where, kwargs = f"{where}: {given['type']}", given.get("kwargs", {})
+    if not isinstance(kwargs, dict):
+        raise ConfigError(f"{where}: kwargs must be a group of arguments")
+    patterns = [*kwargs.get("regex_list", ()), kwargs.get("regex")]
+    try:
+        for pattern in patterns:
+            re.compile(pattern if isinstance(pattern, str) else "")
+        get_expectation_impl(given["type"])(**kwargs)
+    except re.error as error:
+        raise ConfigError(f"{where}: regex: not a pattern ({error})") from None
+    except ValueError as error:  # pydantic's, of the version that the library brings
+        first = getattr(error, "errors", list)()[0]
+        key = ".".join(str(part) for part in first["loc"] if part != "__root__")
+        raise ConfigError(f"{where}: {f'{key}: ' if key else ''}{first['msg']}") from None
 
 
 def _numbered(expectations: list[dict[str, Any]]) -> list[dict[str, Any]]:
