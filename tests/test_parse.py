@@ -86,7 +86,7 @@ LINES: list[tuple[str, str | None, str]] = [
     ('{"id":"1","t":true}', "unparseable_time", ""),
     ('{"id":"1","t":""}', "unparseable_time", ""),
     ('{"id":"1","t":99999999999999999999}', "unparseable_time", ""),
-    ('{"id":"1","t":"2099-01-01T00:00:00Z"}', "future_time", "s ahead of its record"),
+    ('{"id":"1","t":"2099-01-01T00:00:00Z"}', "future_time", "s ahead of its ingest"),
     ('{"id":"1","t":4102444800000}', "future_time", ""),
     ('{"id":"1","t":1736942400000000}', "unparseable_time", ""),
     ('{"id":"1","t":173694240000000}', "future_time", ""),
@@ -106,7 +106,8 @@ def stream(spark: SparkSession) -> EventStream:
 
 
 def parsed(spark: SparkSession, stream: EventStream, lines: list[str]) -> list[dict[str, Any]]:
-    raw = F.struct("value", F.lit("2026-06-01").cast("timestamp").alias("record_time"))
+    now = F.lit("2026-06-01").cast("timestamp")
+    raw = F.struct("value", now.alias("record_time"), now.alias("ingest_time"))
     frame = spark.createDataFrame([(line,) for line in lines], "value string").select(raw.alias("__raw"))
     rules = ParseRules(max_event_bytes=LIMIT, max_future_skew_us=300_000_000, earliest_us=946_684_800_000_000)
     rows = parse(frame, stream, rules).withColumn("us", F.unix_micros("__event.t"))
@@ -212,3 +213,24 @@ def test_a_renamed_field_is_read_under_its_other_names(spark: SparkSession, stre
                 rescued,
                 1767225600_000_000,
             ), line
+
+
+@pytest.mark.parametrize(
+    ("record", "at", "detail"),
+    [
+        ("2026-06-01T11:00:00Z", "2026-06-01T11:06:00Z", "t is 360 s ahead of its record"),
+        ("2026-06-01T11:00:00Z", "2026-06-01T11:05:00Z", None),
+        # A record's time that cannot be says nothing: seconds for milliseconds, 1970, a clock ahead of ours.
+        ("1970-01-21T14:15:00Z", "2026-06-01T11:59:00Z", None),
+        ("2027-06-01T12:00:00Z", "2026-06-01T12:04:00Z", None),
+        ("2026-06-01T12:50:00Z", "2026-06-01T12:50:00Z", "t is 3000 s ahead of its ingest"),
+    ],
+)
+def test_an_event_is_held_against_its_record_where_that_can_be(
+    spark: SparkSession, stream: EventStream, record: str, at: str, detail: str | None
+) -> None:
+    times = F.lit(record).cast("timestamp"), F.lit("2026-06-01T12:00:00Z").cast("timestamp")
+    raw = F.struct("value", times[0].alias("record_time"), times[1].alias("ingest_time")).alias("__raw")
+    frame = spark.createDataFrame([(json.dumps({"id": "1", "t": at}),)], "value string").select(raw)
+    rules = ParseRules(max_event_bytes=LIMIT, max_future_skew_us=300_000_000, earliest_us=946_684_800_000_000)
+    assert parse(frame, stream, rules).collect()[0]["__detail"] == detail

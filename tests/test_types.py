@@ -31,7 +31,8 @@ def stream_of(ddl: str) -> EventStream:
 
 
 def parsed(spark: SparkSession, stream: EventStream, lines: Iterable[str]) -> list[Row]:
-    raw = F.struct("value", F.lit("2026-06-01").cast("timestamp").alias("record_time"))
+    now = F.lit("2026-06-01").cast("timestamp")
+    raw = F.struct("value", now.alias("record_time"), now.alias("ingest_time"))
     frame = spark.createDataFrame([(line,) for line in lines], "value string").select(raw.alias("__raw"))
     return parsing.parse(frame, stream, RULES).withColumn("json", F.to_json("__event", {"ignoreNullFields": "true"})).collect()
 

@@ -17,6 +17,7 @@ from pipelines.config.model import Config
 from pipelines.config.streams import table_names
 from pipelines.lake.reader import TableReader, require
 from pipelines.model.errors import RejoinError
+from pipelines.model.format import visible
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
@@ -43,7 +44,9 @@ def show(reader: TableReader, table: str, where: str | None, limit: int) -> None
     console = Console()
     rows = _select(reader, table, where, limit)
     names = rows.schema.names
-    found = [["" if value is None else _text(value) for value in row.values()] for batch in rows for row in _pylist(batch)]
+    found = [
+        ["" if value is None else visible(_text(value)) for value in row.values()] for batch in rows for row in _pylist(batch)
+    ]
     found = found[:limit]
     widths = [max(map(len, column)) for column in zip(names, *found, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 <= console.width:
@@ -156,6 +159,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _iso(times: pa.Array) -> pa.Array:
     millis = pc.floor_temporal(times, unit="millisecond").cast(pa.timestamp("ms", "UTC"))
     return pc.strftime(millis, format="%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else visible(_text(value))
 
 
 def _text(value: Any) -> str:

@@ -54,3 +54,12 @@ def figure(value: float) -> str:
     if 0 < value < 1:
         value = min(0.9999, max(0.0001, round(value, 4)))
     return f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
+def visible(text: str) -> str:
+    """Text of events for a terminal: what would steer that is written as an escape.
+
+    >>> print(visible("a\\x1b[31mb"))
+    a\\x1b[31mb
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

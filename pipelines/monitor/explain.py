@@ -11,6 +11,7 @@ from pipelines.control.facts import facts_in
 from pipelines.lake.reader import Condition, TableReader, require, rows_of
 from pipelines.model.durations import format_duration, micros
 from pipelines.model.errors import RejoinError
+from pipelines.model.format import visible
 from pipelines.model.rule import Rule
 from pipelines.model.time import EPOCH, iso
 
@@ -44,7 +45,7 @@ def explain(reader: TableReader, config: Config, outcome_id: str) -> str:
     lines += ["", f"exposures with the same {', '.join(rule.keys)} within {format_duration(rule.window)} before it"]
     lines += [f"  {_candidate(row, config)}" for row in _matches(reader, config, rule, first)] or ["  none"]
     lines += ["", _state(reader, first[outcome.event_time])]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _matches(reader: TableReader, config: Config, rule: Rule, event: Row) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.lake.reader import TableReader
-from pipelines.model.format import share
+from pipelines.model.format import share, visible
 from pipelines.monitor.lag import Finding
 
 _TOO_MANY = 0.5
@@ -74,5 +74,5 @@ def _reasons(reader: TableReader, stream: str) -> pa.ChunkedArray:
 def _sample(reader: TableReader, stream: str, reason: str) -> str | None:
     for batch in reader.scan("quarantine", ["detail"], [("stream", "=", stream), ("reason", "=", reason)], limit=1):
         if batch.num_rows:
-            return str(batch.column(0)[0].as_py())
+            return visible(str(batch.column(0)[0].as_py()))
     return None

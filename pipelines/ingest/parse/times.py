@@ -36,9 +36,14 @@ def parse_time(text: Column) -> Column:
 
 
 def from_the_future(stream: EventStream, rules: ParseRules) -> Column:
-    ahead = F.unix_micros(F.col("__event").getField(stream.event_time)) - F.unix_micros("__raw.record_time")
+    """Ahead of the time of ingest, or of the record's own, where that can be: a clock in seconds, of 1970 or of next year tells
+    nothing of the event."""
+    record, ingested = F.unix_micros("__raw.record_time"), F.unix_micros("__raw.ingest_time")
+    can_be = record.between(F.lit(rules.earliest_us), ingested)
+    ahead = F.unix_micros(F.col("__event").getField(stream.event_time)) - F.when(can_be, record).otherwise(ingested)
     seconds = F.floor(ahead / 1_000_000).cast("string")
-    detail = F.concat(F.lit(f"{stream.event_time} is "), seconds, F.lit(" s ahead of its record"))
+    of = F.when(can_be & (record < ingested), " s ahead of its record").otherwise(" s ahead of its ingest")
+    detail = F.concat(F.lit(f"{stream.event_time} is "), seconds, of)
     return F.when(ahead > F.lit(rules.max_future_skew_us), judge(Reason.FUTURE_TIME, detail))
 
 
