@@ -2,9 +2,9 @@
 
 `__raw` is a struct of `value` (the event as text, its bytes untouched; null for a Kafka record without a value), `source` (file
 path or topic), `source_partition` and `source_offset` (null for files), `source_time` (Kafka's record timestamp; null for files),
-`record_time` (the record's timestamp; for files the time of the micro-batch), and `ingest_time` (the time of the micro-batch, which
-a replay keeps). Where `value` has been decoded from Avro, there are `encoded` (the record's own bytes) and `problem` (why there is
-no `value`; null where there is) too.
+`record_time` (the record's timestamp; for files the time of the micro-batch), and `ingest_time` (the time of the micro-batch,
+which a replay keeps). Where `value` has been decoded from Avro, there are `encoded` (the record's own bytes) and `problem` (why
+there is no `value`; null where there is) too.
 """
 
 from collections.abc import Mapping
