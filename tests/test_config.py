@@ -147,6 +147,10 @@ MISTAKES = [
         "streams.impressions.source.path: ./landing/impressions lies in streams.",
     ),
     ("streams._delta_log={}", "streams._delta_log.role: missing"),
+    (
+        f"streams.playbacks.schema='playback_id STRING, event_time TIMESTAMP, c {'ARRAY<' * 200}INT{'>' * 200}'",
+        "streams.playbacks.schema: types are nested too deeply",
+    ),
     ("join=" + "[" * 5000, "--set join: nested too deeply"),
     *(
         (

@@ -83,3 +83,17 @@ def test_a_kill_between_its_two_commits_lands_nothing_twice(replay: Callable[...
         relanded(pipeline)
     assert "7 of 8 quarantined payloads pass by now; 0 rows landed" in relanded(pipeline)
     assert_right(pipeline)
+
+
+def test_what_was_relanded_can_be_lost_and_landed_again_and_is_no_sibling(replay: Callable[..., Replay]) -> None:
+    """Two lines of one file with one id and time, of which one was quarantined, are two events."""
+    pipeline = replay(NARROW)
+    first, second = play("p1", "10:05", seconds_watched=100), play("p1", "10:05", seconds_watched=MANY)
+    pipeline.wave([shown("i1", "10:00")], [first, second, second])
+    pipeline.reconfigure(RIGHT)
+    assert "2 rows landed" in relanded(pipeline)
+    landed = sorted(row["seconds_watched"] for row in pipeline.rows("playbacks"))
+    assert landed == [100, MANY, MANY]
+    pipeline.lake.spark.sql(f"DELETE FROM {pipeline.lake.identifier('playbacks')} WHERE seconds_watched = {MANY}")
+    assert pipeline.reland("playbacks").rows == 2
+    assert sorted(row["seconds_watched"] for row in pipeline.rows("playbacks")) == landed

@@ -85,7 +85,10 @@ def parse_ddl(ddl: str) -> tuple[Column, ...]:
     definitions = list(statement.this.expressions) if whole else []
     if not definitions or not all(isinstance(d, exp.ColumnDef) and d.args.get("kind") for d in definitions):
         raise ValueError("every column needs a name and a type, e.g. 'id STRING NOT NULL, at TIMESTAMP'")
-    return tuple(_column(definition) for definition in _named_once(definitions, "column"))
+    try:
+        return tuple(_column(definition) for definition in _named_once(definitions, "column"))
+    except RecursionError:
+        raise ValueError("types are nested too deeply") from None
 
 
 def schema_json(columns: tuple[Column, ...]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import Config, KafkaSource
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
-from pipelines.ingest.recovery import ORIGIN
+from pipelines.ingest.recovery import ORIGIN, in_quarantine
 from pipelines.ingest.reland import as_late_rows, of_files, same, unmatched_lines
 from pipelines.ingest.sources.kafka import values
 from pipelines.lake.history import QUARANTINE
@@ -27,19 +27,12 @@ _ROW = ("ingest_date", "ingest_batch", *ORIGIN, "payload")
 
 @dataclass(frozen=True, kw_only=True)
 class Rejudged:
-    """Payloads that were looked at, and of them those that pass by now; the rows that landed; the greatest event time among them,
-    in microseconds; and by reason what stays."""
+    """Payloads that were looked at, and of them those that pass by now; the rows that landed; and by reason what stays."""
 
     looked_at: int
     passing: int
     landed: int
-    newest: int | None
     left: dict[str, int]
-
-
-def in_quarantine(lake: Lake, stream: str) -> DataFrame:
-    """The rows of quarantine that have not been relanded."""
-    return lake.read("quarantine").where((F.col("stream") == stream) & F.col("relanded_at").isNull())
 
 
 def reland_quarantine(
@@ -56,14 +49,14 @@ def reland_quarantine(
     left = {row["__reason"]: row["count"] for row in parsed.groupBy("__reason").count().collect()}
     count = left.pop(None, 0)
     if not count:
-        return Rejudged(looked_at=sum(left.values()), passing=0, landed=0, newest=None, left=left)
+        return Rejudged(looked_at=sum(left.values()), passing=0, landed=0, left=left)
     events = as_late_rows(passing, stream)
     lacking = _lacking(lake.read(stream.name), events, stream).localCheckpoint()
-    landed, newest = lacking.agg(F.count("*"), F.unix_micros(F.max(stream.event_time))).collect()[0]
+    landed = lacking.count()
     if landed:
         lake.append(stream.name, lacking, metadata={QUARANTINE: {"rows": landed}})
     _mark(lake, stream, passing)
-    return Rejudged(looked_at=count + sum(left.values()), passing=count, landed=landed, newest=newest, left=left)
+    return Rejudged(looked_at=count + sum(left.values()), passing=count, landed=landed, left=left)
 
 
 def _raw(config: Config, stream: EventStream) -> Column:
@@ -81,12 +74,14 @@ def _raw(config: Config, stream: EventStream) -> Column:
 
 
 def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream) -> DataFrame:
-    """The events that bronze does not have: of Kafka by their place, of files by their content, as often as a file has it."""
+    """The events that bronze does not have: of Kafka by their place; of files by their content, as often as a file has it, among
+    the rows that have come from quarantine. Those are late, and have met no watermark."""
     names = stream.bronze_schema.names
     records = events.where(F.col("source_partition").isNotNull())
     left = records.alias("n").join(bronze.alias("o"), same(ORIGIN), "left_anti").select(*(f"n.{name}" for name in names))
     lines = of_files(events)
-    there = of_files(bronze).join(F.broadcast(lines.select("source").distinct()), "source", "left_semi").select(*bronze.columns)
+    relanded = of_files(bronze).where("late AND door_watermark IS NULL")
+    there = relanded.join(F.broadcast(lines.select("source").distinct()), "source", "left_semi").select(*bronze.columns)
     return left.unionByName(unmatched_lines(lines, there, stream))
 
 

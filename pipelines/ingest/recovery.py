@@ -79,6 +79,11 @@ def not_quarantined_before(rejected: DataFrame, accepted: DataFrame) -> DataFram
     return accepted.join(judged, same, "left_anti").select(*accepted.columns)
 
 
+def in_quarantine(lake: Lake, stream: str) -> DataFrame:
+    """The rows of quarantine that have not been relanded."""
+    return lake.read("quarantine").where((F.col("stream") == stream) & F.col("relanded_at").isNull())
+
+
 def payload(parsed: DataFrame) -> Column:
     """The event as it came; base64 of it where its bytes are no text."""
     if "encoded" in _raw_fields(parsed):

@@ -28,7 +28,7 @@ from pipelines.ingest.offsets import files_read, kafka_start
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.position import position
-from pipelines.ingest.recovery import ORIGIN, not_quarantined_before
+from pipelines.ingest.recovery import ORIGIN, in_quarantine, not_quarantined_before
 from pipelines.ingest.sources.files import landed_lines
 from pipelines.ingest.sources.kafka import read_kafka_ranges
 from pipelines.ingest.state import WriterState
@@ -219,8 +219,8 @@ def _landed(lake: Lake, stream: EventStream, source: FilesSource) -> DataFrame:
 
 def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -> DataFrame:
     """The events of `__raw` that are accepted and were not quarantined, as late rows of bronze."""
-    rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
-    parsed = not_quarantined_before(rejected, parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()))
+    parsed = parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull())
+    parsed = not_quarantined_before(in_quarantine(lake, stream.name), parsed)
     return as_late_rows(parsed, stream)
 
 
@@ -320,7 +320,7 @@ def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collec
     source = config.streams[stream.name].source
     if not files or not isinstance(source, FilesSource):
         return []
-    tables = lake.read(stream.name), lake.read("quarantine").where(F.col("stream") == stream.name), *more
+    tables = lake.read(stream.name), in_quarantine(lake, stream.name), *more
     asked = lake.spark.createDataFrame([(path,) for path in files], "__at string")
     for rows in tables:
         there = of_files(rows).select(location(F.col("source")).alias("__at")).distinct()

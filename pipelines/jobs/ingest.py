@@ -24,6 +24,7 @@ from pipelines.jobs.reporting import IngestReport, Say, unsaid
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.model.events import EventStream
+from pipelines.session import behind_connect
 
 
 def ingest(lake: Lake, config: Config, *, once: bool, say: Say = unsaid) -> None:
@@ -97,7 +98,7 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     with ThreadPoolExecutor() as pool:
         prepared = list(pool.map(partial(_prepare, context, landings or Landings()), streams))
     writers = [writer for writer, _ in prepared]
-    report = IngestReport(config=context.config, writers=writers, say=say)
+    report = IngestReport(config=context.config, writers=writers, say=unsaid if behind_connect(context.lake.spark) else say)
     queries: list[StreamingQuery] = []
     try:
         for _, stream in prepared:

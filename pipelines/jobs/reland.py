@@ -3,16 +3,11 @@
 from datetime import date
 
 from pipelines.config.model import Config
-from pipelines.control.facts import Fact
 from pipelines.control.lease import leased
-from pipelines.control.store import append, read_facts
 from pipelines.ingest.quarantine import Rejudged, reland_quarantine
 from pipelines.ingest.reland import Relanded, reland
-from pipelines.ingest.state import read_progress
 from pipelines.lake.tables import Lake
-from pipelines.model.durations import micros
 from pipelines.model.errors import RejoinError
-from pipelines.model.events import EventStream
 
 
 def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
@@ -31,18 +26,7 @@ def run_reland_quarantine(lake: Lake, config: Config, stream: str, reason: str |
     lake.require("quarantine")
     lake.ensure(stream, "quarantine")
     with leased(lake, "reconciliation or reland"):
-        done = reland_quarantine(lake, config, lake.streams.named(stream), reason=reason, since=since)
-        if done.newest is not None:
-            _raise_watermark(lake, config, lake.streams.named(stream), done.newest)
-    return done
-
-
-def _raise_watermark(lake: Lake, config: Config, stream: EventStream, newest: int) -> None:
-    """As where a stream is silent: without it, one of which all was in quarantine would hold the horizon back."""
-    facts, delay = read_facts(lake), config.join.watermark_delay
-    value, watermark = newest - micros(delay), read_progress(lake, stream, facts, delay).watermark
-    if watermark is None or value > watermark:
-        append(lake, [Fact(kind="idle", stream=stream.name, event_time=value)])
+        return reland_quarantine(lake, config, lake.streams.named(stream), reason=reason, since=since)
 
 
 def check_stream(config: Config, stream: str) -> None:

@@ -20,7 +20,7 @@ def unsaid(_: str) -> None:
 
 @dataclass(kw_only=True)
 class IngestReport:
-    """Of the ingest of one process."""
+    """Of the ingest of one process. Behind Spark Connect it has nothing to say: writers run in a process of their own."""
 
     config: Config
     writers: Sequence[BronzeWriter]

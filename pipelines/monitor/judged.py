@@ -72,7 +72,11 @@ def _reasons(reader: TableReader, stream: str) -> pa.ChunkedArray:
 
 
 def _sample(reader: TableReader, stream: str, reason: str) -> str | None:
-    for batch in reader.scan("quarantine", ["detail"], [("stream", "=", stream), ("reason", "=", reason)], limit=1):
-        if batch.num_rows:
-            return visible(str(batch.column(0)[0].as_py()))
+    """What one such row says."""
+    has_mark = "relanded_at" in reader.columns("quarantine")
+    names = ["detail", "relanded_at"] if has_mark else ["detail"]
+    for batch in reader.scan("quarantine", names, [("stream", "=", stream), ("reason", "=", reason)]):
+        for row in batch.to_pylist():
+            if row.get("relanded_at") is None:
+                return visible(str(row["detail"]))
     return None

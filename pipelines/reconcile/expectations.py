@@ -143,15 +143,16 @@ def _check(given: Mapping[str, Any], where: str) -> None:
     where, kwargs = f"{where}: {given['type']}", given.get("kwargs", {})
     if not isinstance(kwargs, dict):
         raise ConfigError(f"{where}: kwargs must be a group of arguments")
-    patterns = [*kwargs.get("regex_list", ()), kwargs.get("regex")]
+    if isinstance(kwargs.get("regex"), str):
+        try:
+            re.compile(kwargs["regex"])
+        except re.error as error:
+            raise ConfigError(f"{where}: regex: not a pattern ({error})") from None
     try:
-        for pattern in patterns:
-            re.compile(pattern if isinstance(pattern, str) else "")
         get_expectation_impl(given["type"])(**kwargs)
-    except re.error as error:
-        raise ConfigError(f"{where}: regex: not a pattern ({error})") from None
-    except ValueError as error:  # pydantic's, of the version that the library brings
-        first = getattr(error, "errors", list)()[0]
+    except (TypeError, ValueError) as error:  # pydantic's, of the version that the library brings
+        told = error.errors() if hasattr(error, "errors") else []
+        first = told[0] if told else {"loc": (), "msg": " ".join(str(error).split())}
         key = ".".join(str(part) for part in first["loc"] if part != "__root__")
         raise ConfigError(f"{where}: {f'{key}: ' if key else ''}{first['msg']}") from None
 

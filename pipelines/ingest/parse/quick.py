@@ -88,6 +88,8 @@ def _read_as(field: StructField) -> DataType:
     """What the parser is to make of a column: times stay text, and what it reads leniently is converted by the rules."""
     if _is_time(field):
         return StringType()
+    if isinstance(field.dataType, FloatType):
+        return DoubleType()
     return field.dataType if _is_plain(field.dataType) else VariantType()
 
 
@@ -99,6 +101,8 @@ def _read(field: StructField) -> Column:
     given = _given(field.name)
     if _is_time(field):
         return parse_time(given)
+    if isinstance(field.dataType, FloatType | DoubleType):
+        return (given + F.lit(0.0)).cast(field.dataType)  # without the sign of -0.0
     return given if _is_plain(field.dataType) else converted(given, field.dataType)
 
 
@@ -118,7 +122,7 @@ def _doubt(line: Column, field: StructField) -> Column:
     if isinstance(field.dataType, StringType):
         return _not_quoted(line, field.name)
     if isinstance(field.dataType, FloatType | DoubleType):
-        return F.abs(given) == F.lit(float("inf"))
+        return F.abs(read) == F.lit(float("inf"))
     if _is_time(field):
         return given.isNotNull() & read.isNull()
     return read["wrong"].isNotNull() | read["more"]

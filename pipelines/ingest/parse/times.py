@@ -9,10 +9,10 @@ from pipelines.model.reasons import Reason
 
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?"
-    r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)$"
+    r"(?:([Zz])|([+-]\d{2}):?(\d{2})?)\z"
 )
-_USUAL_ISO = r"^(?!0000)\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z$"
-_EPOCH_MILLIS = r"^-?\d{1,15}$"
+_USUAL_ISO = r"^(?!0000)\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z\z"
+_EPOCH_MILLIS = r"^-?\d{1,15}\z"
 # The years 1 to 9999, in milliseconds: what tools that read the tables can hold.
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 

@@ -28,7 +28,7 @@ from pipelines.ingest.parse.times import parse_time
 
 OBJECT = "map<string,variant>"
 
-_DATE = r"^(?!0000)\d{4}-\d\d-\d\d$"
+_DATE = r"^(?!0000)\d{4}-\d\d-\d\d\z"
 _HINTS = {"timestamp": " (ISO-8601 with offset, or epoch milliseconds)", "date": " (yyyy-MM-dd)"}
 _NUMBER = r"[:,\[]\s*(-?\d[\d.eE+-]*)"
 _SHOWN = 100
@@ -127,10 +127,10 @@ def _leaf(item: Column, kind: DataType) -> Column:
     if isinstance(kind, TimestampType):
         return let(F.when(sent == "STRING", text).otherwise(_digits(item, sent, text)), parse_time)
     if isinstance(kind, FloatType | DoubleType):
-        number = F.when(_is_number(sent), F.try_variant_get(item, "$", kind.simpleString()))
+        number = (F.when(_is_number(sent), F.try_variant_get(item, "$", "double")) + F.lit(0.0)).cast(kind)
         return F.when(F.abs(number) < F.lit(float("inf")), number)
     scale = kind.scale if isinstance(kind, DecimalType) else 0
-    form = rf"^-?\d+(\.\d{{1,{scale}}})?$" if scale else r"^-?\d+$"
+    form = rf"^-?\d+(\.\d{{1,{scale}}})?\z" if scale else r"^-?\d+\z"
     return let(_digits(item, sent, text), lambda digits: F.when(digits.rlike(form), digits.try_cast(kind)))
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
 from pipelines.ingest.offsets import files_read
-from pipelines.ingest.quarantine import in_quarantine
+from pipelines.ingest.recovery import in_quarantine
 from pipelines.ingest.reland import files_without_rows, location
 from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at

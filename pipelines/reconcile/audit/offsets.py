@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import KafkaSource
 from pipelines.control.gaps import Acceptance, accepted
 from pipelines.control.store import read_facts
-from pipelines.ingest.quarantine import in_quarantine
+from pipelines.ingest.recovery import in_quarantine
 from pipelines.ingest.reland import consumed_offsets
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
