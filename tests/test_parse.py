@@ -63,6 +63,7 @@ LINES: list[tuple[str, str | None, str]] = [
     ('{"id":"1","d":1e400,%s}' % TIME, "wrong_type", "d must be DOUBLE"),
     ('{"id":5,%s}' % TIME, "wrong_type", "id must be STRING, got 5"),
     ('{"id":"1","k":true,%s}' % TIME, "wrong_type", "k must be STRING, got true"),
+    ('{"id":"1","k":-1e400,%s}' % TIME, "wrong_type", "k must be STRING, got -1e400"),
     ('{"id":"1","k":{"a":1},%s}' % TIME, "wrong_type", 'k must be STRING, got {"a":1}'),
     ('{"id":"5","k":5,%s}' % TIME, "wrong_type", "k must be STRING, got 5"),
     ('{"id":"1","n":"3",%s}' % TIME, "wrong_type", 'n must be INT, got "3"'),

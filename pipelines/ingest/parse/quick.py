@@ -151,11 +151,11 @@ def _has_no_other_key(line: Column, stream: EventStream) -> Column:
 def _not_quoted(line: Column, column: str) -> Column:
     """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
 
-    Only text that is a literal, or begins like a number, an object or a list, can have; and not where the line has it quoted
-    behind its own key, in either of the two usual spacings, and that key nowhere else.
+    Only text that is a literal, or begins like a number, an object or a list, can have, or with a quote (an infinite number); and
+    not where the line has it quoted behind its own key, in either of the two usual spacings, and that key nowhere else.
     """
     text, key = _given(column), f'"{column}"'
-    starts = F.substring(text, 1, 1).isin(*"-0123456789{[") | text.isin("true", "false")
+    starts = F.substring(text, 1, 1).isin(*'-0123456789{["') | text.isin("true", "false")
     quoted = [F.contains(line, F.concat(F.lit(f'{key}:{gap}"'), text, F.lit('"'))) for gap in ("", " ")]
     without = F.replace(line, F.lit(key), F.lit(""))
     once = F.octet_length(line) - F.octet_length(without) == F.lit(len(key.encode()))
