@@ -1,6 +1,7 @@
 """Commands that run the pipeline: demo, generate, the lanes one by one, and all of them together."""
 
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -180,7 +181,9 @@ def run(
 
 def _say(quiet: bool) -> "Say":
     """Lines for the user, on stderr: stdout is for results."""
-    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
+    from pipelines.jobs.reporting import unsaid
+
+    return unsaid if quiet else partial(typer.echo, err=True)
 
 
 def _say_settled(result: "SettleResult") -> None:

@@ -27,9 +27,7 @@ _PLAIN = {
     _KINDS.TIMESTAMPTZ: ("TIMESTAMP", "timestamp"),
     _KINDS.TIMESTAMPLTZ: ("TIMESTAMP", "timestamp"),
 }
-_ALLOWED = (
-    "STRING, BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL, DATE, TIMESTAMP, STRUCT, ARRAY, MAP<STRING, ...>"
-)
+_ALLOWED = f"{', '.join(dict.fromkeys(name for name, _ in _PLAIN.values()))}, DECIMAL, STRUCT, ARRAY, MAP<STRING, ...>"
 _INSTEAD = {
     _KINDS.CHAR: "STRING: Spark pads and cuts CHAR",
     _KINDS.VARCHAR: "STRING: Spark cuts or refuses what is longer",
@@ -86,7 +84,7 @@ def parse_ddl(ddl: str) -> tuple[Column, ...]:
     if not definitions or not all(isinstance(d, exp.ColumnDef) and d.args.get("kind") for d in definitions):
         raise ValueError("every column needs a name and a type, e.g. 'id STRING NOT NULL, at TIMESTAMP'")
     try:
-        return tuple(_column(definition) for definition in _named_once(definitions, "column"))
+        return tuple(_column(each, f"column {each.name}") for each in _named_once(definitions, "column"))
     except RecursionError:
         raise ValueError("types are nested too deeply") from None
 
@@ -97,11 +95,7 @@ def schema_json(columns: tuple[Column, ...]) -> dict[str, Any]:
     return {"type": "struct", "fields": fields}
 
 
-def _column(definition: exp.ColumnDef) -> Column:
-    return _column_of(definition, f"column {definition.name}")
-
-
-def _column_of(definition: exp.ColumnDef, where: str) -> Column:
+def _column(definition: exp.ColumnDef, where: str) -> Column:
     nullable = True
     for each in definition.constraints:
         if isinstance(each.kind, exp.NotNullColumnConstraint):
@@ -150,7 +144,7 @@ def _type(kind: exp.DataType | None, where: str) -> tuple[str, Any]:
         name, json = _type(inside[1], where)
         return f"MAP<STRING, {name}>", {"type": "map", "keyType": "string", "valueType": json, "valueContainsNull": True}
     if of == _KINDS.STRUCT and inside and all(isinstance(each, exp.ColumnDef) for each in inside):
-        fields = [_column_of(each, f"{where}: field {each.name}") for each in _named_once(inside, f"{where}: field")]
+        fields = [_column(each, f"{where}: field {each.name}") for each in _named_once(inside, f"{where}: field")]
         if not all(field.nullable for field in fields):
             raise ValueError(f"{where}: NOT NULL is for columns; inside a STRUCT leave it out")
         return f"STRUCT<{', '.join(f'{f.name}: {f.type}' for f in fields)}>", schema_json(tuple(fields))

@@ -274,6 +274,7 @@ class Config(Model):
             _check_aliases(f"streams.{name}", stream)
         _check_join(self)
         _check_lake(self)
+        _check_places(self)
         _check_tolerances(self)
         return self
 
@@ -370,18 +371,21 @@ def _check_join(config: Config) -> None:
 def _check_lake(config: Config) -> None:
     if config.lake_is_catalog and not config.checkpoints:
         raise ValueError(f"checkpoints: needed where lake is a catalog.schema ({config.lake}); give a directory")
+
+
+def _check_places(config: Config) -> None:
+    """A landing directory is read whole, so nothing of ours may lie in it, nor the other stream's."""
     landing = {
         f"streams.{name}.source.path": stream.source.path
         for name, stream in config.streams.items()
         if isinstance(stream.source, FilesSource)
     }
-    others = {"lake": "" if config.lake_is_catalog else config.lake, "checkpoints": config.checkpoints or ""}
-    for key, path in {**landing, **({} if config.lake_is_catalog else {"lake": config.lake})}.items():
-        if not path.strip():
+    places = {"checkpoints": config.checkpoints or None, **landing} | ({} if config.lake_is_catalog else {"lake": config.lake})
+    for key, path in places.items():
+        if path is not None and not path.strip():
             raise ValueError(f"{key}: is empty; give a directory")
-    for key, path in {**others, **landing}.items():
         for where, directory in landing.items():
-            if key != where and path and _lies_in(path, directory):
+            if key != where and path is not None and _lies_in(path, directory):
                 raise ValueError(f"{key}: {path} lies in {where} ({directory}), all of which is read as events; choose another")
 
 

@@ -18,7 +18,7 @@ from pipelines.ingest.reland import as_late_rows, of_files, same, unmatched_line
 from pipelines.ingest.sources.kafka import values
 from pipelines.lake.history import QUARANTINE
 from pipelines.lake.merge import merge
-from pipelines.lake.tables import Lake
+from pipelines.lake.tables import Lake, quoted
 from pipelines.model.events import EventStream
 from pipelines.model.reasons import Reason
 
@@ -62,12 +62,11 @@ def reland_quarantine(
 def _raw(config: Config, stream: EventStream) -> Column:
     """`__raw` (`pipelines.ingest.sources`) of a row of quarantine; the payload is base64 where its bytes were no text."""
     source = config.streams[stream.name].source
-    encoded = F.col("reason").isin(Reason.NOT_UTF8.value)
     if isinstance(source, KafkaSource) and source.value.format == "avro":
         value = values(source, f"streams.{stream.name}.source", F.try_to_binary("payload", F.lit("base64")))
     else:
         text = F.try_to_binary("payload", F.lit("base64")).cast("string")
-        value = [F.when(encoded, text).otherwise(F.col("payload")).alias("value")]
+        value = [F.when(F.col("reason") == Reason.NOT_UTF8.value, text).otherwise(F.col("payload")).alias("value")]
     fields = (*ORIGIN, "ingest_time", "ingest_batch", "ingest_date", "payload")
     record_time = F.coalesce("source_time", "ingest_time").alias("record_time")
     return F.struct(*value, *fields, record_time, F.lit(None).cast("timestamp").alias("met")).alias("__raw")
@@ -88,5 +87,5 @@ def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream) -> DataF
 def _mark(lake: Lake, stream: EventStream, passing: DataFrame) -> None:
     done = passing.select(*(f"__raw.{name}" for name in _ROW)).distinct().localCheckpoint()
     same_row = " AND ".join(f"t.{name} <=> s.{name}" for name in _ROW)
-    condition = f"t.stream = '{stream.name}' AND t.relanded_at IS NULL AND {same_row}"
+    condition = f"t.stream = {quoted(stream.name)} AND t.relanded_at IS NULL AND {same_row}"
     merge(lake, "quarantine", done, condition, "WHEN MATCHED THEN UPDATE SET t.relanded_at = current_timestamp()")

@@ -219,7 +219,7 @@ def _landed(lake: Lake, stream: EventStream, source: FilesSource) -> DataFrame:
 
 def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -> DataFrame:
     """The events of `__raw` that are accepted and were not quarantined, as late rows of bronze."""
-    # Checkpointed, as above: the plan of the rules is long.
+    # Checkpointed, as `parse` asks for: it is joined by what the events are.
     parsed = parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()).localCheckpoint()
     parsed = not_quarantined_before(in_quarantine(lake, stream.name), parsed)
     return as_late_rows(parsed, stream)

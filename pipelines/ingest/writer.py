@@ -30,6 +30,7 @@ from pipelines.lake.history import INGEST
 from pipelines.lake.tables import Lake, at
 from pipelines.model.durations import micros
 from pipelines.model.events import EventStream
+from pipelines.model.format import judged
 from pipelines.model.histogram import Histogram, cumulative
 from pipelines.model.reasons import Reason
 from pipelines.model.schemas import QUARANTINE_SCHEMA
@@ -54,9 +55,7 @@ class Totals:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common())
-        refused = f"{self.quarantined:,} quarantined{f' ({reasons})' if reasons else ''}"
-        return f"{self.accepted + self.quarantined:,} read = {self.accepted:,} accepted ({self.late:,} late) + {refused}"
+        return judged(self.accepted, self.quarantined, dict(self.reasons.most_common()), f"{self.late:,} late")
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,6 @@
 """Run: ingest, join and settle in one application, sharing one session and one context."""
 
 import time
-from collections.abc import Callable
 
 from pipelines.config.model import Config
 from pipelines.context import open_context
@@ -17,9 +16,7 @@ from pipelines.session import behind_connect
 from pipelines.settle.run import SettleResult
 
 
-def run_once(
-    lake: Lake, config: Config, *, everything: bool = False, stage: Callable[[str], None] = lambda _: None, say: Say = unsaid
-) -> SettleResult:
+def run_once(lake: Lake, config: Config, *, everything: bool = False, stage: Say = unsaid, say: Say = unsaid) -> SettleResult:
     """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `stage` is told of
     each stage as it begins."""
     with open_context(lake, config) as context:

@@ -44,10 +44,7 @@ def show(reader: TableReader, table: str, where: str | None, limit: int) -> None
     console = Console()
     rows = _select(reader, table, where, limit)
     names = rows.schema.names
-    found = [
-        ["" if value is None else visible(_text(value)) for value in row.values()] for batch in rows for row in _pylist(batch)
-    ]
-    found = found[:limit]
+    found = [list(map(_shown, row.values())) for batch in rows for row in _pylist(batch)][:limit]
     widths = [max(map(len, column)) for column in zip(names, *found, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 <= console.width:
         grid = Table(title=table, title_justify="left")

@@ -1,5 +1,7 @@
 """Figures as people read them; where a program reads them, they stay numbers."""
 
+from collections.abc import Mapping
+
 LINE_WIDTH = 98
 """The longest line of running text in a report for a terminal."""
 
@@ -32,6 +34,18 @@ def about(seconds: float) -> str:
     if minutes < 2 * 1440:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def judged(accepted: int, quarantined: int, reasons: Mapping[str, int], note: str = "") -> str:
+    """How the lines of a stream were judged; `note` is of the accepted ones.
+
+    >>> judged(1_959, 41, {"wrong_type": 40, "not_json": 1}, "3 late")
+    '2,000 read = 1,959 accepted (3 late) + 41 quarantined (wrong_type 40, not_json 1)'
+    """
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+    of_accepted, of_quarantined = (f" ({text})" if text else "" for text in (note, listed))
+    read = accepted + quarantined
+    return f"{read:,} read = {accepted:,} accepted{of_accepted} + {quarantined:,} quarantined{of_quarantined}"
 
 
 def share(part: int, whole: int) -> str:

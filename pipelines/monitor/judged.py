@@ -1,14 +1,15 @@
 """How the lines of each stream were judged: read = accepted + quarantined, by reason; and whether most of them are refused."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.lake.reader import TableReader
-from pipelines.model.format import share, visible
+from pipelines.lake.reader import Condition, TableReader
+from pipelines.model.format import judged, share, visible
 from pipelines.monitor.lag import Finding
 
 _TOO_MANY = 0.5
@@ -17,7 +18,7 @@ _TOO_MANY = 0.5
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """All lines of a stream so far: rows of bronze, and rows of quarantine that have not been relanded, the commonest reason
-    first; `sample` is what one of these says."""
+    first. Where these are too many, `sample` is what one of that reason says."""
 
     stream: str
     accepted: int
@@ -25,16 +26,23 @@ class Judged:
     sample: str | None = None
 
     @property
+    def refused(self) -> int:
+        return sum(self.quarantined.values())
+
+    @property
     def read(self) -> int:
-        return self.accepted + sum(self.quarantined.values())
+        return self.accepted + self.refused
+
+    @property
+    def has_too_many(self) -> bool:
+        return self.refused > _TOO_MANY * self.read
 
     @property
     def findings(self) -> list[Finding]:
-        refused = sum(self.quarantined.values())
-        if not refused or refused / self.read <= _TOO_MANY:
+        if not self.has_too_many:
             return []
         reason = next(iter(self.quarantined))
-        problem = f"{self.stream}: {share(refused, self.read)} of {self.read:,} lines are in quarantine, most for {reason}"
+        problem = f"{self.stream}: {share(self.refused, self.read)} of {self.read:,} lines are in quarantine, most for {reason}"
         remedy = f"correct streams.{self.stream} or the events, then run `rejoin reland {self.stream} --quarantine`"
         return [Finding(problem=f"{problem}, e.g. {self.sample}", remedy=remedy)]
 
@@ -42,9 +50,7 @@ class Judged:
         return {"read": self.read, "accepted": self.accepted, "quarantined": self.quarantined}
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.quarantined.items())
-        refused = f"{sum(self.quarantined.values()):,} quarantined{f' ({reasons})' if reasons else ''}"
-        return f"{self.read:,} read = {self.accepted:,} accepted + {refused}"
+        return judged(self.accepted, self.refused, self.quarantined)
 
 
 def read_judged(reader: TableReader, streams: Sequence[str]) -> list[Judged]:
@@ -53,30 +59,26 @@ def read_judged(reader: TableReader, streams: Sequence[str]) -> list[Judged]:
     for stream in streams:
         if not reader.exists(stream):
             continue
-        reasons = pc.value_counts(_reasons(reader, stream)).to_pylist()
-        counts = {row["values"]: row["counts"] for row in sorted(reasons, key=lambda row: (-row["counts"], row["values"]))}
-        sample = _sample(reader, stream, next(iter(counts))) if counts else None
-        found.append(Judged(stream=stream, accepted=reader.count(stream), quarantined=counts, sample=sample))
+        reasons = Counter[str]()
+        for values in _in_quarantine(reader, stream, "reason"):
+            reasons.update({row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()})
+        ordered = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+        each = Judged(stream=stream, accepted=reader.count(stream), quarantined=ordered)
+        found.append(replace(each, sample=_sample(reader, stream, next(iter(ordered)))) if each.has_too_many else each)
     return found
 
 
-def _reasons(reader: TableReader, stream: str) -> pa.ChunkedArray:
-    """The reason of each row of quarantine that has not been relanded."""
+def _sample(reader: TableReader, stream: str, reason: str) -> str:
+    """What one row of quarantine for a reason, of which there is one, says."""
+    details = _in_quarantine(reader, stream, "detail", ("reason", "=", reason))
+    return visible(str(next(detail for values in details for detail in values)))
+
+
+def _in_quarantine(reader: TableReader, stream: str, column: str, *more: Condition) -> Iterator[pa.Array]:
+    """A column of text of the rows that have not been relanded."""
     if not reader.exists("quarantine"):
-        return pa.chunked_array([], pa.string())
-    has_mark = "relanded_at" in reader.columns("quarantine")
-    names = ["reason", "relanded_at"] if has_mark else ["reason"]
-    rows = reader.scan("quarantine", names, [("stream", "=", stream)]).read_all()
-    reasons = rows["reason"].cast(pa.string())
-    return reasons.filter(pc.is_null(rows["relanded_at"])) if has_mark else reasons
-
-
-def _sample(reader: TableReader, stream: str, reason: str) -> str | None:
-    """What one such row says."""
-    has_mark = "relanded_at" in reader.columns("quarantine")
-    names = ["detail", "relanded_at"] if has_mark else ["detail"]
-    for batch in reader.scan("quarantine", names, [("stream", "=", stream), ("reason", "=", reason)]):
-        for row in batch.to_pylist():
-            if row.get("relanded_at") is None:
-                return visible(str(row["detail"]))
-    return None
+        return
+    marks = [name for name in reader.columns("quarantine") if name == "relanded_at"]  # none before a lane has added it
+    for batch in reader.scan("quarantine", [column, *marks], [("stream", "=", stream), *more]):
+        values = batch.column(column).cast(pa.string())  # delta-rs's own views of text cannot be filtered
+        yield values.filter(pc.is_null(batch.column("relanded_at"))) if marks else values

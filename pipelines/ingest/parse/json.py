@@ -27,12 +27,13 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     """From `__raw` to `__raw`, `__event` (struct of the stream's columns), `__rescued`, `__reason` and `__detail`.
 
     `__reason` is null exactly where the event is accepted. Own columns stay inside `__event`, so that no name of an
-    event's column can clash with one of ours.
+    event's column can clash with one of ours. Persist or checkpoint it before a join by columns of `__event`: what Spark infers
+    for these it carries through all the rules, and does not end.
     """
     line = F.col("__raw.value")
     readable = F.coalesce((F.octet_length(line) <= rules.max_event_bytes) & F.is_valid_utf8(line), F.lit(False))
     rows = raw.select("__raw", readable.alias("__readable"))
-    nothing = F.lit(None).alias("__quick"), F.lit(False).alias("__whole")
+    nothing = F.lit(None).cast(stream.schema).alias("__quick"), F.lit(False).alias("__whole")
     rows = read_quickly(rows, stream) if can_be_quick(stream) else rows.select("*", *nothing)
     slow = F.col("__quick").isNull()
     rows = rows.select("*", F.when(F.col("__readable") & (slow | ~F.col("__whole")), _items(line)).alias("__items"))
@@ -41,7 +42,7 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     rows = rows.select("__raw", "__readable", known.alias("__quick"), "__fields")
     exact = F.struct(*(converted(_item(f.name, stream), f.dataType).alias(f.name) for f in stream.schema))
     rows = rows.select("*", F.when(slow, exact).alias("__exact"))
-    event = F.struct(*(_value(f.name, stream).alias(f.name) for f in stream.schema))
+    event = F.struct(*(_value(f.name).alias(f.name) for f in stream.schema))
     verdict = F.coalesce(*_undecodable(raw), _verdict(stream, rules))
     judged = rows.select("__raw", "__readable", "__quick", "__fields", "__exact", event.alias("__event")).select(
         "__raw", "__event", _rescued(stream).alias("__rescued"), verdict.alias("__verdict")
@@ -87,9 +88,8 @@ def _exact(column: str, part: str) -> Column:
     return F.col("__exact").getField(column).getField(part)
 
 
-def _value(column: str, stream: EventStream) -> Column:
-    exact = _exact(column, "value")
-    return F.coalesce(F.col("__quick").getField(column), exact) if can_be_quick(stream) else exact
+def _value(column: str) -> Column:
+    return F.coalesce(F.col("__quick").getField(column), _exact(column, "value"))
 
 
 def _verdict(stream: EventStream, rules: ParseRules) -> Column:

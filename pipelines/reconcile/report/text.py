@@ -1,6 +1,6 @@
 """A reconciliation as text for a terminal, the verdict first."""
 
-from pipelines.model.format import figure
+from pipelines.model.format import figure, judged
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.expectations import Check
 from pipelines.reconcile.report.document import bound, notes, verdict_sentence
@@ -36,12 +36,10 @@ def to_text(run: Reconciliation) -> str:
 
 def _stream(audit: StreamAudit) -> str:
     rejected = sum(audit.quarantined.values())
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in audit.quarantined.items())
     gaps = f"; {audit.offsets.given_up:,} offsets in accepted gaps" if audit.offsets.given_up else ""
     of_dates = f"; of these dates {audit.accepted:,}" if audit.accepted != audit.ingested else ""
-    accepted = f"{audit.ingested:,} accepted ({audit.late:,} late{of_dates})"
-    read = f"{audit.ingested + rejected:,} read = {accepted} + {rejected:,} quarantined{f' ({reasons})' if reasons else ''}"
-    return f"  {audit.stream:<10} {read}{gaps}"
+    lines = judged(audit.ingested, rejected, audit.quarantined, f"{audit.late:,} late{of_dates}")
+    return f"  {audit.stream:<10} {lines}{gaps}"
 
 
 def _outcome(check: Check) -> str:
