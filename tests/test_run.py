@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from pipelines.control.store import read_facts
 from tests import oracle
 from tests.builders import play, shown
 from tests.processes import Process, group_of_processes, until
+
+# What a stream's reading, or how its lines were judged, reads like on stderr.
+SAID = r"(impressions|playbacks): (reading /\S+|.*\d+ read = \d+ accepted \(\d+ late\) \+ 0 quarantined.*)"
 
 
 def minute(m: int) -> str:
@@ -84,7 +88,9 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
     # To the whole group, as who stops a service does: the JVM may go before Python has said goodbye to it.
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "", "")
+    assert (process.returncode, out) == (0, "")
+    assert [line.split(": ")[0] for line in err.splitlines()[-2:]] == ["impressions", "playbacks"]
+    assert all(re.fullmatch(SAID, line) for line in err.splitlines()), err
     pipeline.settle(everything=True)
     assert pipeline.attributed() == oracle.attribute(playbacks, impressions, window=timedelta(hours=6))
     assert pipeline.dropped() == 0
