@@ -114,7 +114,7 @@ class Replay:
             return run_reconcile(self.lake, self.config, span or Range(), **how)[0]
 
     def reland(self, stream: str) -> Relanded:
-        return run_reland(self.lake, self.config, stream)
+        return run_reland(self.lake, self.config, stream)[0]
 
     def status(self) -> Status:
         return read_status(open_reader(self.config, lambda: self.lake), self.config)

@@ -20,6 +20,8 @@ SUMMARY = {
     "quarantine_rate": 0.2,
     "files_ingested_twice": 0,
     "files_without_rows": 0,
+    "files_unreadable": 0,
+    "files_changed": 0,
     "rows_misplaced": 0,
     "data_files_gone": 0,
     "foreign_commits": 1,

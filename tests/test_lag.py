@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.control.facts import Fact, Facts
 from pipelines.model.format import about
+from pipelines.monitor.judged import Judged
 from pipelines.monitor.lag import (
     Backlog,
     Lag,
@@ -16,9 +17,9 @@ from pipelines.monitor.lag import (
     falling_behind,
     throughput,
     versions_read,
-    waiting,
 )
 from pipelines.monitor.phases import Laps, note, noted
+from pipelines.monitor.waiting import for_join, for_rows, for_settle
 
 SECOND = 1_000_000
 NOW = 10_000 * SECOND
@@ -177,7 +178,30 @@ LONG_AGO, JUST_NOW = NOW - 900 * SECOND, NOW - 90 * SECOND
     ids=["join stopped", "join at work", "nothing to read", "settle stopped", "settle will come"],
 )
 def test_what_waits_unread_for_ten_minutes(lag: Lag, joined: int, problems: list[str]) -> None:
-    assert [finding.problem for finding in waiting(lag, joined, NOW)] == problems
+    assert [finding.problem for finding in for_join(lag, 600.0, joined, NOW)] == problems
+
+
+@pytest.mark.parametrize(
+    ("behind", "joined", "found"), [(7200, JUST_NOW, 0), (7200, LONG_AGO, 1), (90_000, JUST_NOW, 1), (1200, LONG_AGO, 0)]
+)
+def test_a_horizon_that_is_far_behind(behind: int, joined: int, found: int) -> None:
+    assert len(for_join(Lag(newest=behind * SECOND, horizon=0), 600.0, joined, NOW)) == found
+
+
+@pytest.mark.parametrize(
+    ("settled_ago", "settled", "found"), [(10, 0, 0), (3600, 0, 1), (3600, 5, 0)], ids=["at work", "stopped", "has seen all"]
+)
+def test_a_settle_that_has_stopped(settled_ago: int, settled: int, found: int) -> None:
+    latest = {"join": {"finished_at": NOW, "horizon": 5}, "settle": {"finished_at": NOW - settled_ago * SECOND}}
+    assert len(for_settle(latest, settled, 60.0, NOW)) == found
+
+
+def test_nothing_that_has_landed_and_nothing_that_was_attributed() -> None:
+    some, none = Judged(stream="plays", accepted=3, quarantined={}), Judged(stream="views", accepted=0, quarantined={"x": 2})
+    problems = [finding.problem for finding in for_rows([none, some], "plays", 0)]
+    assert problems[0] == "views: nothing has landed, of 2 lines read"
+    assert problems[1].startswith("no outcome has a row yet")
+    assert for_rows([some], "plays", 2) == []
 
 
 def test_lag_is_from_the_horizon_to_the_newest_event() -> None:

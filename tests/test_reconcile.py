@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from pipelines.control.facts import Fact
-from pipelines.control.lease import leased
+from pipelines.control.lease import RELANDING, leased
 from pipelines.control.store import append, read_facts
 from pipelines.model.errors import RejoinError
 from pipelines.model.time import now_us
@@ -170,7 +170,7 @@ def test_causes_are_proven_or_unknown(replay: Any) -> None:
 
 
 def test_two_reconciliations_of_a_lake_do_not_overlap(pipeline: Any) -> None:
-    name, lake = "reconciliation or reland", pipeline.lake
+    name, lake = RELANDING, pipeline.lake
     with leased(lake, name), pytest.raises(RejoinError, match=r"another reconciliation .* its lease expires at 20"):
         pipeline.reconcile()
     with leased(lake, name):

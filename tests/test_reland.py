@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.ingest.reland import Relanded
+from pipelines.ingest.unreadable import Reread
 from pipelines.jobs.reland import report_reland
 from pipelines.lake.files import commit_as
 from pipelines.model.errors import LakeError, RejoinError
@@ -204,8 +205,8 @@ def test_what_the_source_no_longer_has_is_said_to_be_lost(pipeline: Any) -> None
     landing.rename(landing.with_name("away"))
     done = pipeline.reland("playbacks")
     assert done == Relanded(data_files=1, lost=rows)
-    assert f"{rows} more rows are lost by the log" in report_reland("playbacks", done)
-    assert report_reland("playbacks", pipeline.reland("playbacks")).endswith("nothing to do")
+    assert f"{rows} more rows are lost by the log" in report_reland("playbacks", done, Reread())
+    assert report_reland("playbacks", pipeline.reland("playbacks"), Reread()).endswith("nothing to do")
     pipeline.settle(everything=True)
     # That has been accepted by the reland: what batch answers from now on is the truth.
     assert differences(pipeline.reconcile()) == {"extra": len(NEXT)}

@@ -58,7 +58,7 @@ def reland(
             )
         )
         return
-    typer.echo(report_reland(stream, run_reland(open_lake(config, debug), config, stream)))
+    typer.echo(report_reland(stream, *run_reland(open_lake(config, debug), config, stream)))
 
 
 @app.command("accept-gap", rich_help_panel=_PANEL)

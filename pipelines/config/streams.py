@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.config.ddl import schema_json
 from pipelines.config.model import Config
+from pipelines.config.secrets import resolve
 from pipelines.model.names import Role
+from pipelines.model.paths import absolute
 from pipelines.model.rule import Rule
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ def streams_of(config: Config) -> "Streams":
 def rule_of(config: Config) -> Rule:
     """What an outcome's answer depends on."""
     return Rule(keys=config.join.keys, window=config.join.attribution_window, carry=config.join.carry)
+
+
+def root_of(config: Config) -> str:
+    """Where the lake is: its `catalog.schema`, or its directory, absolute."""
+    return config.lake if config.lake_is_catalog else absolute(resolve(config.lake, "lake"))
+
+
+def checkpoints_of(config: Config) -> str:
+    """The directory of the queries' checkpoints."""
+    given = config.checkpoints
+    return absolute(resolve(given, "checkpoints")) if given else f"{root_of(config)}/_rejoin/checkpoints"
 
 
 def table_names(config: Config) -> tuple[str, ...]:

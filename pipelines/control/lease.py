@@ -14,17 +14,19 @@ import structlog
 from pipelines.control.facts import Fact
 from pipelines.control.store import append, read_facts
 from pipelines.lake.tables import Lake
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import LeaseError
 from pipelines.model.time import iso, now_us
 
 LEASE_SECONDS = 600
+# Of what compares bronze with its source, or lands in it otherwise than ingest.
+RELANDING = "reconciliation or reland"
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def leased(lake: Lake, name: str) -> Iterator[None]:
-    """Hold the lease of that name. Raises RejoinError, which says until when, where another process has it."""
+    """Hold the lease of that name. Raises LeaseError, which says until when, where another process has it."""
     holder = uuid.uuid4().hex[:12]
     numbers = itertools.count(_take(lake, name, holder) + 1)
     ended = threading.Event()
@@ -69,8 +71,8 @@ def _last(lake: Lake, name: str) -> Fact | None:
     return read_facts(lake).last("lease", name)
 
 
-def _taken(name: str, last: Fact | None) -> RejoinError:
+def _taken(name: str, last: Fact | None) -> LeaseError:
     until = iso(last.detail["until"]) if last else "soon"
-    return RejoinError(
+    return LeaseError(
         f"another {name} of this lake is running, or has died; wait for it: its lease expires at {until} unless it is renewed"
     )

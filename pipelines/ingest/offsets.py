@@ -8,6 +8,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from pipelines.model.paths import literal
 from pipelines.model.time import new_run_id
 
 # Beside Spark's own: in the checkpoint, so that a copy of that has it too.
@@ -30,12 +31,20 @@ def kafka_start(spark: SparkSession, checkpoint: str, topic: str) -> dict[int, i
 def files_read(spark: SparkSession, checkpoint: str) -> DataFrame:
     """The files that a query over one file source has read in its finished micro-batches: `source` (URI) and `modified` (when the
     file had last been written then)."""
-    last = next((offset["logOffset"] for offset in _finished_offsets(spark, checkpoint) if "logOffset" in offset), None)
+    last = _log_offset(_finished_offsets(spark, checkpoint))
     if last is None:
         return spark.createDataFrame([], "source string, modified timestamp")
-    entry = F.from_json("value", "path string, timestamp bigint, batchId bigint").alias("e")
-    known = _lines(spark, f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry).where(F.col("e.batchId") <= last)
+    known = _listed(spark, checkpoint).where(F.col("e.batchId") <= last)
     return known.select(F.col("e.path").alias("source"), F.timestamp_millis("e.timestamp").alias("modified"))
+
+
+def files_planned(spark: SparkSession, checkpoint: str, micro_batch: int) -> list[str]:
+    """The files (URIs) that a micro-batch of a query over one file source reads, or is to read."""
+    before, last = (_log_offset(_offsets_of(spark, checkpoint, number)) for number in (micro_batch - 1, micro_batch))
+    if last is None:
+        return []
+    planned = _listed(spark, checkpoint).where(F.col("e.batchId").between((-1 if before is None else before) + 1, last))
+    return sorted(row[0] for row in planned.select("e.path").distinct().collect())
 
 
 def lineage(spark: SparkSession, checkpoint: str) -> str | None:
@@ -64,6 +73,22 @@ def _finished_offsets(spark: SparkSession, checkpoint: str) -> list[dict[str, An
     return [json.loads(line) for line in said["offsets", str(max(finished))] if line.startswith("{")]
 
 
+def _offsets_of(spark: SparkSession, checkpoint: str, micro_batch: int) -> list[dict[str, Any]]:
+    """What the offset log has of a micro-batch; nothing of one that has not begun."""
+    lines = [row["value"] for row in _collected(spark, f"{checkpoint}/offsets/{micro_batch}")]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def _log_offset(said: list[dict[str, Any]]) -> int | None:
+    return next((offset["logOffset"] for offset in said if "logOffset" in offset), None)
+
+
+def _listed(spark: SparkSession, checkpoint: str) -> DataFrame:
+    """A file source's log: `e`, an entry a file."""
+    entry = F.from_json("value", "path string, timestamp bigint, batchId bigint").alias("e")
+    return _lines(spark, f"{checkpoint}/sources/0").where("value LIKE '{%'").select(entry)
+
+
 def _collected(spark: SparkSession, *paths: str) -> list[Row]:
     """`file_path` and `value` of each line of some files or directories; none where one of them does not exist."""
     try:
@@ -76,4 +101,4 @@ def _collected(spark: SparkSession, *paths: str) -> list[Row]:
 
 def _lines(spark: SparkSession, *paths: str) -> DataFrame:
     # A query that is running cleans up what it needs no more.
-    return spark.read.option("ignoreMissingFiles", "true").text(list(paths))
+    return spark.read.option("ignoreMissingFiles", "true").text([literal(path) for path in paths])

@@ -4,6 +4,7 @@ Two commits, which may be repeated: bronze, then a mark on the rows of quarantin
 next run finds the events in bronze, and marks what is left to mark.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,6 +12,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, KafkaSource
+from pipelines.control.store import read_facts
+from pipelines.ingest.landing import landings_of
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.recovery import ORIGIN, in_quarantine
@@ -51,7 +54,8 @@ def reland_quarantine(
     if not count:
         return Rejudged(looked_at=sum(left.values()), passing=0, landed=0, left=left)
     events = as_late_rows(passing, stream)
-    lacking = _lacking(lake.read(stream.name), events, stream).localCheckpoint()
+    landing = landings_of(lake, config, stream, read_facts(lake))
+    lacking = _lacking(lake.read(stream.name), events, stream, landing).localCheckpoint()
     landed = lacking.count()
     if landed:
         lake.append(stream.name, lacking, metadata={QUARANTINE: {"rows": landed}})
@@ -72,7 +76,7 @@ def _raw(config: Config, stream: EventStream) -> Column:
     return F.struct(*value, *fields, record_time, F.lit(None).cast("timestamp").alias("met")).alias("__raw")
 
 
-def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream) -> DataFrame:
+def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream, landing: Sequence[str]) -> DataFrame:
     """The events that bronze does not have: of Kafka by their place; of files by their content, as often as a file has it, among
     the rows that have come from quarantine. Those are late, and have met no watermark."""
     names = stream.bronze_schema.names
@@ -81,7 +85,7 @@ def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream) -> DataF
     lines = of_files(events)
     relanded = of_files(bronze).where("late AND door_watermark IS NULL")
     there = relanded.join(F.broadcast(lines.select("source").distinct()), "source", "left_semi").select(*bronze.columns)
-    return left.unionByName(unmatched_lines(lines, there, stream))
+    return left.unionByName(unmatched_lines(lines, there, stream, landing))
 
 
 def _mark(lake: Lake, stream: EventStream, passing: DataFrame) -> None:

@@ -5,21 +5,22 @@ query reads again what may be in bronze, or in quarantine, already. Then each mi
 lines came from, until the checkpoint has passed all that the source held when that began.
 """
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
-from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import FILE_NAMES, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
+from pipelines.ingest.landing import below
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.position import Position, landed_offsets
 from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
+from pipelines.model.paths import location
 
 # What a line came from: a file, or a place in Kafka. A topic that was made again counts offsets from 0: so the time, too.
 ORIGIN = ("source", "source_partition", "source_offset", "source_time")
@@ -27,14 +28,19 @@ ORIGIN = ("source", "source_partition", "source_offset", "source_time")
 
 @dataclass(kw_only=True)
 class Recovery:
-    """`files` are landing files, and `offsets` the next offset of each Kafka partition, that the checkpoint has yet to pass."""
+    """`files` are landing files, and `offsets` the next offset of each Kafka partition, that the checkpoint has yet to pass.
+    `landing` as in `WriterState`: of a directory that was moved a line is known by its file's path below that, and by its
+    content, for another directory may have files of the same names."""
 
     stream: EventStream
+    landing: Sequence[str] = ()
     files: set[str] = field(default_factory=set)
     offsets: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, lake: Lake, stream: EventStream, source: FilesSource | KafkaSource, place: Position) -> "Recovery":
+    def begin(
+        cls, lake: Lake, stream: EventStream, source: FilesSource | KafkaSource, place: Position, landing: Sequence[str]
+    ) -> "Recovery":
         """Look at what the source holds, or has held, that the query has not read at its `place`."""
         if isinstance(source, KafkaSource):
             landed = landed_offsets(lake, stream, source.topic)
@@ -42,7 +48,7 @@ class Recovery:
         path = resolve(source.path, f"streams.{stream.name}.source.path")
         here = {location(row[0]) for row in lake.listed(path, FILE_NAMES).collect()}
         read = {location(row[0]) for row in files_read(lake.spark, place.checkpoint).select("source").collect()}
-        return cls(stream=stream, files=here - read)
+        return cls(stream=stream, landing=landing, files=here - read)
 
     @property
     def over(self) -> bool:
@@ -51,32 +57,45 @@ class Recovery:
     def leave_out(self, lake: Lake, parsed: DataFrame) -> DataFrame:
         """A micro-batch without the accepted lines that are in bronze or quarantine, and the rejected ones that are in
         quarantine; what it reads no longer counts as ahead of the checkpoint."""
-        places = parsed.select("__raw.source", "__raw.source_partition", "__raw.source_offset")
+        named = [*(F.col(f"__raw.{name}") for name in ORIGIN[:3]), _file("__raw.source", self.landing).alias("file")]
         extremes = F.min("source_offset").alias("first"), F.max("source_offset").alias("last")
-        read = places.groupBy("source", "source_partition").agg(*extremes).collect()
-        here = [row["source"] for row in read]
-        self.files -= set(map(location, here))
+        read = parsed.select(*named).groupBy("source", "file", "source_partition").agg(*extremes).collect()
+        self.files -= {location(row["source"]) for row in read}
         for row in read:
             partition = row["source_partition"]
             if partition is not None and row["last"] + 1 >= self.offsets.get(partition, row["last"] + 2):
                 del self.offsets[partition]
         rejected = lake.read("quarantine").where(F.col("stream") == self.stream.name)
-        bronze, rejected = (rows.where(F.col("source").isin(here)) for rows in (lake.read(self.stream.name), rejected))
+        here = _file("source", self.landing).isin([row["file"] for row in read])
+        bronze, rejected = (rows.where(here) for rows in (lake.read(self.stream.name), rejected))
         offsets = [row[name] for row in read for name in ("first", "last") if row[name] is not None]
         if offsets:
             within = F.col("source_offset").between(min(offsets), max(offsets))
             bronze, rejected = bronze.where(within), rejected.where(within)
         ok = F.col("__reason").isNull()
-        accepted = _without(not_quarantined_before(rejected, parsed.where(ok)), bronze)
-        return accepted.unionByName(_without(parsed.where(~ok), rejected))
+        accepted = not_quarantined_before(rejected, parsed.where(ok), self.landing)
+        accepted = self._without(accepted, content(self.stream, "__event.", "__rescued"), bronze, content(self.stream))
+        return accepted.unionByName(self._without(parsed.where(~ok), payload(parsed), rejected, F.col("payload")))
+
+    def _without(self, lines: DataFrame, own: Column, landed: DataFrame, theirs: Column) -> DataFrame:
+        moved = len(self.landing) > 1
+        known = landed.select(*ORIGIN, *([theirs.alias("__what")] if moved else [])).distinct()
+        same = _same_origin(self.landing) & (own.eqNullSafe(F.col("__what")) if moved else F.lit(True))
+        return lines.join(known, same, "left_anti").select(*lines.columns)
 
 
-def not_quarantined_before(rejected: DataFrame, accepted: DataFrame) -> DataFrame:
+def not_quarantined_before(rejected: DataFrame, accepted: DataFrame, landing: Sequence[str]) -> DataFrame:
     """Leave out accepted lines that are in quarantine (`rejected`): a clock that was ahead once would be in time by now. The same
     line is known by its file, or by its place in Kafka: a record that was sent again is another one."""
     judged = rejected.select(*ORIGIN, "payload").distinct()
-    same = _same_origin() & (payload(accepted) == F.col("payload"))
+    same = _same_origin(landing) & (payload(accepted) == F.col("payload"))
     return accepted.join(judged, same, "left_anti").select(*accepted.columns)
+
+
+def content(stream: EventStream, prefix: str = "", rescued: str = "rescued") -> Column:
+    """An event as a number: equal events have equal ones. Maps cannot be hashed, so they are taken as text."""
+    columns = ((F.col(f"{prefix}`{f.name}`"), f.dataType.simpleString()) for f in stream.schema)
+    return F.xxhash64(*(F.to_json(F.struct(column)) if "map<" in kind else column for column, kind in columns), rescued)
 
 
 def in_quarantine(lake: Lake, stream: str) -> DataFrame:
@@ -92,17 +111,14 @@ def payload(parsed: DataFrame) -> Column:
     return F.when(F.is_valid_utf8(value), value).otherwise(F.base64(value.cast("binary")))
 
 
-def location(uri: str) -> str:
-    """Where a file is, however its URI is written: decoded, with one slash behind the scheme."""
-    return re.sub(r"^(\w+):/+", r"\1:/", unquote(uri))
+def _same_origin(landing: Sequence[str]) -> Column:
+    rest = (F.col(f"__raw.{name}").eqNullSafe(F.col(name)) for name in ORIGIN[1:])
+    return reduce(and_, rest, _file("__raw.source", landing).eqNullSafe(_file("source", landing)))
 
 
-def _without(parsed: DataFrame, landed: DataFrame) -> DataFrame:
-    return parsed.join(landed.select(*ORIGIN).distinct(), _same_origin(), "left_anti").select(*parsed.columns)
-
-
-def _same_origin() -> Column:
-    return reduce(and_, (F.col(f"__raw.{name}").eqNullSafe(F.col(name)) for name in ORIGIN))
+def _file(source: str, landing: Sequence[str]) -> Column:
+    """What a file is known by; of a directory that was never moved its path as it stands, by which a table can be searched."""
+    return below(F.col(source), landing) if len(landing) > 1 else F.col(source)
 
 
 def _raw_fields(parsed: DataFrame) -> list[str]:

@@ -15,42 +15,46 @@ from operator import and_
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import FILE_NAMES, Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts
+from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read, kafka_start
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.position import position
-from pipelines.ingest.recovery import ORIGIN, in_quarantine, not_quarantined_before
-from pipelines.ingest.sources.files import landed_lines
+from pipelines.ingest.recovery import ORIGIN, content, in_quarantine, not_quarantined_before
+from pipelines.ingest.sources.files import landed_lines, landing_directory, read_lines
 from pipelines.ingest.sources.kafka import read_kafka_ranges
 from pipelines.ingest.state import WriterState
 from pipelines.lake.files import commit_as, dates_of, gone_files, reading_around, rewrite_dates, unreadable_rows
 from pipelines.lake.history import RELAND, Commit
 from pipelines.lake.tables import Lake
+from pipelines.model.errors import SourceError
 from pipelines.model.events import EventStream
-from pipelines.model.paths import is_local
+from pipelines.model.paths import is_local, location
+from pipelines.model.time import now_us
 
-_WITHOUT_ROWS = "without_rows"
+# Of the commits of reland: the files that have no event, and when their reading began.
+_WITHOUT_ROWS, _BEGUN = "without_rows", "begun"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relanded:
     """Rows that were landed, duplicated ones that were removed, those moved to the partition of their event time; `data_files`
-    that were gone and that the log no longer names. `lost`: rows that the log counts as removed or gone, beyond those that could
-    be read again from the source."""
+    that were gone and that the log no longer names. `quarantined`: lines of files that were written again. `lost`: rows that the
+    log counts as removed or gone, beyond those that could be read again from the source."""
 
     rows: int = 0
     duplicates: int = 0
     misplaced: int = 0
     data_files: int = 0
+    quarantined: int = 0
     lost: int = 0
 
     @property
@@ -58,14 +62,15 @@ class Relanded:
         return any(asdict(self).values())
 
 
-def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
-    """Land what bronze of the stream lacks.
+def reland(lake: Lake, config: Config, stream: EventStream, unreadable: Collection[str] = ()) -> Relanded:
+    """Land what bronze of the stream lacks; `unreadable` are landing files (URIs) that cannot be read.
 
     Event dates are rewritten, and not only appended to, where data files are gone, rows lie in a wrong partition, or a file or
     record was ingested twice. Raises LakeError where events land on such dates too fast, SourceError where Kafka does not answer.
     """
-    table = stream.name
+    table, begun = stream.name, now_us()
     commits = lake.commits(table, -1)
+    changed = changed_files(lake, config, stream)
     gone = gone_files(lake, table)
     by_log = unreadable_rows(lake, table, gone) + _removed_since_reland(commits)
     with reading_around(lake, gone):
@@ -74,7 +79,7 @@ def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
         repeated = _repeated(bronze, stream).localCheckpoint()
         whole = bronze if repeated.isEmpty() else _without_duplicates(bronze, stream, repeated)
         misplaced = bronze.where(~_is_placed(stream))
-        lacking = _lacking(lake, config, stream, whole).localCheckpoint()
+        lacking = _lacking(lake, config, stream, whole, unreadable).localCheckpoint()
         rows = lacking.count()
         # Counted within files, for a count of the whole table is taken from the log.
         duplicates = 0 if whole is bronze else _of_repeated(bronze, repeated).count() - _of_repeated(whole, repeated).count()
@@ -95,12 +100,12 @@ def reland(lake: Lake, config: Config, stream: EventStream) -> Relanded:
             return _placed(kept, stream).unionByName(lacking, allowMissingColumns=True)
 
         without = _without_rows_now(lake, config, stream, lacking)
-        with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without}):
+        with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without, _BEGUN: begun}):
             if dates:
                 rewrite_dates(lake, table, dates, rewritten)
             elif rows:
                 lake.append(table, lacking)
-            elif done.lost or without:
+            elif done.lost or without or changed:
                 # Nothing to land; but the audit knows by the commit that the source was read again.
                 lake.spark.sql(f"ALTER TABLE {lake.identifier(table)} SET TBLPROPERTIES ('{RELAND}' = '{len(commits)}')")
     return done
@@ -116,30 +121,26 @@ def consumed_offsets(lake: Lake, stream: EventStream, source: KafkaSource, facts
     return {partition: (starts.get(partition), end) for partition, end in place.offsets.items()}
 
 
-def files_without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str], *more: DataFrame) -> list[str]:
-    """Those of the landing files (see `location`) that have rows neither in bronze, nor in quarantine, nor in `more`; without
+def files_without_rows(
+    lake: Lake, config: Config, stream: EventStream, landing: Sequence[str], files: Collection[str], *more: DataFrame
+) -> list[str]:
+    """Those of the landing files (see `below`) that have rows neither in bronze, nor in quarantine, nor in `more`; without
     empty files, and without those that an earlier reland read again and found no event in."""
-    left = _without_rows(lake, config, stream, files, *more)
+    left = _without_rows(lake, config, stream, landing, files, *more)
     if not left:
         return []
     known = {path for commit in lake.commits(stream.name, -1) for path in _reported(commit)}
     return [path for path in left if path not in known]
 
 
-def location(uri: Column) -> Column:
-    """A file however its URI is written: decoded, with one slash behind the scheme."""
-    decoded = F.coalesce(F.try_url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))), uri)
-    return F.regexp_replace(decoded, r"^(\w+):/+", "$1:/")
-
-
 # What bronze lacks ---------------------------------------------------------------------------------------------------------
 
 
-def _lacking(lake: Lake, config: Config, stream: EventStream, bronze: DataFrame) -> DataFrame:
+def _lacking(lake: Lake, config: Config, stream: EventStream, bronze: DataFrame, unreadable: Collection[str]) -> DataFrame:
     source = config.streams[stream.name].source
     if isinstance(source, KafkaSource):
         return _lacking_records(lake, config, stream, source, bronze)
-    return _lacking_lines(lake, config, stream, source, bronze)
+    return _lacking_lines(lake, config, stream, source, bronze, unreadable)
 
 
 def _lacking_records(lake: Lake, config: Config, stream: EventStream, source: KafkaSource, bronze: DataFrame) -> DataFrame:
@@ -166,17 +167,28 @@ def _known_starts(facts: Facts, stream: str, source: KafkaSource, bronze: DataFr
     return {row["source_partition"]: row["first"] for row in first.collect()}
 
 
-def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: FilesSource, bronze: DataFrame) -> DataFrame:
-    there = of_files(bronze).withColumn("__at", location(F.col("source")))
+def _lacking_lines(
+    lake: Lake,
+    config: Config,
+    stream: EventStream,
+    source: FilesSource,
+    bronze: DataFrame,
+    unreadable: Collection[str],
+) -> DataFrame:
+    landing = landings_of(lake, config, stream, read_facts(lake))
+    at = below(F.col("source"), landing).alias("__at")
+    there = of_files(bronze).select("*", at)
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")).select("source")
     files = reduce(DataFrame.unionByName, (rows.select("source") for rows in (read, there, of_files(rejected))))
-    known = files.select(location(F.col("source")).alias("__at")).distinct()
+    known = files.select(at).distinct()
     # A file lands in one commit: a row of it that comes later carries what the others do, so that it is not taken for a second.
     commits = there.groupBy("__at").agg(
         F.min(F.struct("ingest_time", "ingest_batch")).alias("first"), F.max("door_watermark").alias("met")
     )
-    lines = _landed(lake, stream, source).join(known, "__at", "left_semi").join(commits, "__at", "left")
+    lines = (
+        _landed(lake, stream, source, unreadable).select("*", at).join(known, "__at", "left_semi").join(commits, "__at", "left")
+    )
     ingested = F.coalesce("first.ingest_time", F.current_timestamp())
     nothing = {"source_partition": "int", "source_offset": "bigint", "source_time": "timestamp"}
     raw = F.struct(
@@ -188,15 +200,16 @@ def _lacking_lines(lake: Lake, config: Config, stream: EventStream, source: File
         F.coalesce("first.ingest_batch", F.lit(0).cast("bigint")).alias("ingest_batch"),
         "met",
     )
-    return unmatched_lines(_as_bronze(lake, config, stream, lines.select(raw.alias("__raw"))), there, stream)
+    events = _as_bronze(lake, config, stream, lines.select(raw.alias("__raw")), landing)
+    return unmatched_lines(events, there, stream, landing)
 
 
-def unmatched_lines(events: DataFrame, there: DataFrame, stream: EventStream) -> DataFrame:
+def unmatched_lines(events: DataFrame, there: DataFrame, stream: EventStream, landing: Sequence[str]) -> DataFrame:
     """Of the events of files those that bronze (`there`, its rows of files) does not have, each as often as its file has it."""
     key = ["__at", "__what", "__nth"]
-    located = [rows.withColumn("__at", location(F.col("source"))) for rows in (events, there)]
+    located = [rows.withColumn("__at", below(F.col("source"), landing)) for rows in (events, there)]
     sides = [
-        _numbered(rows.withColumn("__what", _content(stream)), "__at", "__what").select(*key, F.struct("*").alias(name))
+        _numbered(rows.withColumn("__what", content(stream)), "__at", "__what").select(*key, F.struct("*").alias(name))
         for name, rows in zip(("new", "old"), located, strict=True)
     ]
     unmatched = sides[0].join(sides[1], key, "full_outer").where("new IS NULL OR old IS NULL").localCheckpoint()
@@ -207,21 +220,20 @@ def unmatched_lines(events: DataFrame, there: DataFrame, stream: EventStream) ->
     return left.select(*(f"n.{name}" for name in stream.bronze_schema.names))
 
 
-def _landed(lake: Lake, stream: EventStream, source: FilesSource) -> DataFrame:
-    try:
-        lines = landed_lines(lake.spark, resolve(source.path, f"streams.{stream.name}.source.path"))
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-        return lake.spark.createDataFrame([], "value string, source string, __at string")
-    return lines.select("value", F.col("_metadata.file_path").alias("source")).withColumn("__at", location(F.col("source")))
+def _landed(lake: Lake, stream: EventStream, source: FilesSource, unreadable: Collection[str]) -> DataFrame:
+    path = landing_directory(source, f"streams.{stream.name}.source")
+    if not unreadable:
+        return landed_lines(lake.spark, path).select("value", F.col("_metadata.file_path").alias("source"))
+    left = {location(file) for file in unreadable}
+    files = (row["path"] for row in lake.listed(path, FILE_NAMES).collect())
+    return read_lines(lake.spark, [file for file in files if location(file) not in left]).select("__raw.value", "__raw.source")
 
 
-def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame) -> DataFrame:
+def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame, landing: Sequence[str] = ()) -> DataFrame:
     """The events of `__raw` that are accepted and were not quarantined, as late rows of bronze."""
     # Checkpointed, as `parse` asks for: it is joined by what the events are.
     parsed = parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()).localCheckpoint()
-    parsed = not_quarantined_before(in_quarantine(lake, stream.name), parsed)
+    parsed = not_quarantined_before(in_quarantine(lake, stream.name), parsed, landing)
     return as_late_rows(parsed, stream)
 
 
@@ -237,12 +249,6 @@ def as_late_rows(parsed: DataFrame, stream: EventStream) -> DataFrame:
     return rows.select("*", *stream.partition_values()).select(*stream.bronze_schema.names)
 
 
-def _content(stream: EventStream) -> Column:
-    """An event as a number: equal events have equal ones. Maps cannot be hashed, so they are taken as text."""
-    columns = (F.to_json(F.struct(f.name)) if "map<" in f.dataType.simpleString() else F.col(f.name) for f in stream.schema)
-    return F.xxhash64(*columns, "rescued")
-
-
 # Rows that are twice in bronze, or in a wrong partition --------------------------------------------------------------------
 
 
@@ -254,7 +260,7 @@ def _repeated(bronze: DataFrame, stream: EventStream) -> DataFrame:
     """The files with rows of more than one ingest commit, and the Kafka records with several rows alike (columns of ORIGIN)."""
     commit = F.struct("ingest_time", "ingest_batch")
     files = of_files(bronze).groupBy(*ORIGIN).agg((F.min(commit) != F.max(commit)).alias("repeated"))
-    records = bronze.where(F.col("source_partition").isNotNull()).groupBy(*ORIGIN, _content(stream).alias("__what"))
+    records = bronze.where(F.col("source_partition").isNotNull()).groupBy(*ORIGIN, content(stream).alias("__what"))
     alike = records.agg((F.count("*") > 1).alias("repeated"))
     return files.unionByName(alike.drop("__what")).where("repeated").select(*ORIGIN).distinct()
 
@@ -266,7 +272,7 @@ def _of_repeated(bronze: DataFrame, repeated: DataFrame, how: str = "left_semi")
 def _without_duplicates(bronze: DataFrame, stream: EventStream, repeated: DataFrame) -> DataFrame:
     """Keep, of repeated files and records, the rows of the first ingest, and of later ones what that does not have; all as rows
     of the first."""
-    rows = _of_repeated(bronze, repeated).withColumn("__what", _content(stream))
+    rows = _of_repeated(bronze, repeated).withColumn("__what", content(stream))
     within = Window.partitionBy(*ORIGIN, "__what", "ingest_time", "ingest_batch").orderBy("event_date")
     nth = F.when(F.col("source_offset").isNull(), F.row_number().over(within)).otherwise(1)
     among = Window.partitionBy(*ORIGIN, "__what", "__nth").orderBy("ingest_time", "ingest_batch")
@@ -316,7 +322,9 @@ def _removed_since_reland(commits: Collection[Commit]) -> int:
     return removed
 
 
-def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collection[str], *more: DataFrame) -> list[str]:
+def _without_rows(
+    lake: Lake, config: Config, stream: EventStream, landing: Sequence[str], files: Collection[str], *more: DataFrame
+) -> list[str]:
     """Of the files, those without a row in bronze, in quarantine, or in `more`, that are not there empty."""
     source = config.streams[stream.name].source
     if not files or not isinstance(source, FilesSource):
@@ -324,16 +332,16 @@ def _without_rows(lake: Lake, config: Config, stream: EventStream, files: Collec
     tables = lake.read(stream.name), in_quarantine(lake, stream.name), *more
     asked = lake.spark.createDataFrame([(path,) for path in files], "__at string")
     for rows in tables:
-        there = of_files(rows).select(location(F.col("source")).alias("__at")).distinct()
+        there = of_files(rows).select(below(F.col("source"), landing).alias("__at")).distinct()
         asked = asked.join(there, "__at", "left_anti")
     left = sorted(row[0] for row in asked.collect())
     # Of files elsewhere, only reading them again tells.
     local = is_local(resolve(source.path, f"streams.{stream.name}.source.path"))
-    return [path for path in left if not (local and _is_empty(path))]
+    return [path for path in left if not (local and _is_empty(landing[-1], path))]
 
 
-def _is_empty(path: str) -> bool:
-    file = Path(path.removeprefix("file:"))
+def _is_empty(landing: str, path: str) -> bool:
+    file = Path(landing.removeprefix("file:"), path.removeprefix("file:"))
     return file.is_file() and not file.stat().st_size
 
 
@@ -342,8 +350,30 @@ def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: 
     if not isinstance(config.streams[stream.name].source, FilesSource):
         return []
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
-    files = [row[0] for row in read.select(location(F.col("source"))).distinct().collect()]
-    return files_without_rows(lake, config, stream, files, lacking)
+    landing = landings_of(lake, config, stream, read_facts(lake))
+    files = [row[0] for row in read.select(below(F.col("source"), landing)).distinct().collect()]
+    return files_without_rows(lake, config, stream, landing, files, lacking)
+
+
+def changed_files(lake: Lake, config: Config, stream: EventStream) -> list[str]:
+    """The landing files (URIs) that have been written since ingest read them, and since the last reland began; none of a
+    directory that is not there."""
+    source = config.streams[stream.name].source
+    if not isinstance(source, FilesSource):
+        return []
+    at, landing = F.unix_millis("modified").alias("at"), landings_of(lake, config, stream, read_facts(lake))
+    read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
+    read = read.groupBy(below(F.col("source"), landing).alias("file")).agg(F.max(at).alias("read_at"))
+    try:
+        now = lake.listed(landing_directory(source, f"streams.{stream.name}.source"), FILE_NAMES)
+    except SourceError:
+        return []
+    relands = (commit.ours(RELAND) for commit in lake.newest_commits(stream.name))
+    since = next((details[_BEGUN] // 1000 for details in relands if details and _BEGUN in details), 0)
+    found = now.select("path", below(F.col("path"), landing).alias("file"), at).join(read, "file")
+    return sorted(
+        row[0] for row in found.where((F.col("at") > F.col("read_at")) & (F.col("at") > since)).select("path").collect()
+    )
 
 
 def _reported(commit: Commit) -> list[str]:

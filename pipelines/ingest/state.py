@@ -5,7 +5,7 @@ put into `control`, once a minute and at a stop. The newer of the two counts. Af
 commit itself added is read back from its rows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,9 @@ class WriterState:
     `micro_batch` is the last one that has landed, by its number in the query's checkpoint, of that `lineage`; `batch` is its
     `ingest_batch`, which never falls, whatever becomes of the checkpoint. `watermark` is what it met, `delay` the
     `watermark_delay` then; `max_event_time` the greatest accepted event time. `recovering`: micro-batches may still meet what
-    has landed before.
+    has landed before. `landing`: the landing directories that the stream was read from, the present one last (see
+    `pipelines.model.paths.location_of`); none for a topic. `unreadable`: whether there are landing files that could not be read.
+    `stopped`: whether this is how an ingest left it that was stopped, or had drained what was there.
     """
 
     micro_batch: int
@@ -41,6 +43,9 @@ class WriterState:
     lineage: str | None = None
     topic: str | None = None
     topic_id: str | None = None
+    landing: Sequence[str] = ()
+    unreadable: bool = False
+    stopped: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WriterState":
@@ -48,7 +53,7 @@ class WriterState:
         return cls(**{name: value for name, value in values.items() if name in known})
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "landing": list(self.landing)}  # as JSON has it
 
     def as_fact(self, stream: str) -> Fact:
         return Fact(kind="ingest", stream=stream, detail=self.as_dict())
@@ -142,7 +147,8 @@ def _completed(lake: Lake, stream: EventStream, met: WriterState) -> WriterState
     own = lake.read(stream.name).where(F.col("ingest_batch") == met.batch)
     newest = own.select(F.unix_micros(F.max(stream.event_time))).collect()[0][0]
     reached = (at for at in (newest, met.max_event_time) if at is not None)
-    return replace(met, max_event_time=max(reached, default=None))
+    # What became of its files the commit does not say.
+    return replace(met, max_event_time=max(reached, default=None), unreadable=True)
 
 
 def _completed_of_0_1(lake: Lake, stream: EventStream, known: WriterState, at: int) -> WriterState:

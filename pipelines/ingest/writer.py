@@ -11,12 +11,12 @@ with what has landed (`pipelines.ingest.recovery`).
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config.model import FilesSource, KafkaSource
@@ -62,9 +62,10 @@ class Totals:
 class BronzeWriter:
     """The `foreachBatch` function of one ingest query: takes `parse`d micro-batches.
 
-    `progress` is how far the stream had come at the start, `consumes` what is read (for a topic: name and id). `still_there`
-    raises where the source is no longer what it was. `totals` and `accepted_at` (monotonic seconds) are of this run;
-    `entries` are for the ledger.
+    `progress` is how far the stream had come at the start, `consumes` what is read (for a topic: name and id), `landing` as in
+    `WriterState`. `still_there` raises where the source is no longer what it was; `around` reads a micro-batch again without the
+    landing files that cannot be read, None where all can be. `totals` and `accepted_at` (monotonic seconds) are of this run;
+    `entries` are for the ledger; `unreadable`: whether there are files that could not be read.
     """
 
     lake: Lake
@@ -74,11 +75,14 @@ class BronzeWriter:
     watermark_delay: timedelta
     progress: StreamProgress
     consumes: Mapping[str, str | None] = field(default_factory=dict)
+    landing: Sequence[str] = ()
     still_there: Callable[[], None] = lambda: None
+    around: Callable[[SparkSession, int], DataFrame | None] = lambda _, __: None
     landings: Landings = field(default_factory=Landings)
     totals: Totals = field(default_factory=Totals)
     accepted_at: float = field(default_factory=time.monotonic)
     entries: list[Entry] = field(default_factory=list)
+    unreadable: bool = False
     _state: WriterState | None = None
     _floor: int | None = None
     _begun: bool = False
@@ -89,8 +93,9 @@ class BronzeWriter:
 
     def __post_init__(self) -> None:
         known = self.progress.state
-        self._state = known and replace(known, delay=micros(self.watermark_delay))
+        self._state = known and replace(known, delay=micros(self.watermark_delay), stopped=False)
         self._floor = self.progress.floor
+        self.unreadable = known is not None and known.unreadable
 
     @property
     def lock(self) -> threading.RLock:
@@ -121,7 +126,7 @@ class BronzeWriter:
 
     def _begin(self, lake: Lake, micro_batch: int) -> None:
         """The first micro-batch of a run tells whether the checkpoint goes on where bronze is."""
-        known, self._begun = self._state, True
+        known = self._state
         if known is None:
             return
         self._lineage = lineage(lake.spark, self.place.checkpoint)
@@ -130,40 +135,57 @@ class BronzeWriter:
         self._offset = known.batch - known.micro_batch if not again else known.batch + 1 - micro_batch
         if again:
             self._lineage = begin_lineage(lake.spark, self.place.checkpoint)
-        if again or known.recovering:
-            self._recovery = Recovery.begin(lake, self.stream, self.source, self.place)
+        moved = bool(known.landing) and known.landing[-1] != self.landing[-1]
+        if again or known.recovering or moved:
+            self._recovery = Recovery.begin(lake, self.stream, self.source, self.place, self.landing)
 
     def _land(self, lake: Lake, parsed: DataFrame, micro_batch: int) -> None:
         started, laps, first = now_us(), Laps(), not self._begun
         if first:
             self._begin(lake, micro_batch)
-        batch, watermark, known = micro_batch + self._offset, self.watermark, self._state
-        recovering = self._recovery is not None
+        try:
+            held, met, figures = self._accept(lake, parsed, micro_batch)
+        except Exception:
+            readable = self.around(lake.spark, micro_batch)
+            if readable is None:
+                raise
+            held, met, figures = self._accept(lake, readable, micro_batch)
+        self._begun = True
+        laps.lap("bronze")
+        try:
+            if figures["rows_quarantined"] and not (first and not figures["rows_out"] and self._is_quarantined(lake, met.batch)):
+                self._quarantine(lake, held, met.batch)
+                laps.lap("quarantine")
+        finally:
+            held.unpersist()
+        if self._recovery is not None and self._recovery.over:
+            self._recovery = None
+        self._note(figures, met, started, laps)
+
+    def _accept(self, lake: Lake, parsed: DataFrame, micro_batch: int) -> tuple[DataFrame, WriterState, dict[str, Any]]:
+        """Land what is accepted; the lines, persisted, the state that they met, and the figures of the micro-batch."""
+        known = self._state
         rows = self._recovery.leave_out(lake, parsed) if self._recovery is not None else parsed
         met = WriterState(
             micro_batch=micro_batch,
-            batch=batch,
-            watermark=watermark,
+            batch=micro_batch + self._offset,
+            watermark=self.watermark,
             max_event_time=None if known is None else known.max_event_time,
             delay=micros(self.watermark_delay),
             lineage=self._lineage,
             recovering=self._recovery is not None and not self._recovery.over,
             topic=self.consumes.get("topic"),
             topic_id=self.consumes.get("topic_id"),
+            landing=self.landing,
+            unreadable=self.unreadable,
         )
         held = _without_accepted_payloads(rows).persist()
         try:
             self.still_there()
-            figures = self._append(lake, held, met)
-            laps.lap("bronze")
-            if figures["rows_quarantined"] and not (first and not figures["rows_out"] and self._is_quarantined(lake, batch)):
-                self._quarantine(lake, held, batch)
-                laps.lap("quarantine")
-        finally:
+            return held, met, self._append(lake, held, met)
+        except BaseException:
             held.unpersist()
-        if recovering and self._recovery is not None and self._recovery.over:
-            self._recovery = None
-        self._note(figures, met, started, laps)
+            raise
 
     def _append(self, lake: Lake, held: DataFrame, met: WriterState) -> dict[str, Any]:
         """Append the accepted rows to bronze; the figures of the micro-batch, which the same job observes."""
@@ -176,7 +198,10 @@ class BronzeWriter:
         observation = Observation(f"{self.stream.name}-{batch}-rejected")
         counts = [F.count_if(F.col("reason") == reason.value).alias(reason.value) for reason in Reason]
         lake.append("quarantine", quarantined(held, self.stream, batch).observe(observation, *counts))
-        self.totals.reasons.update({reason: count for reason, count in observation.get.items() if count})
+        reasons = {reason: count for reason, count in observation.get.items() if count}
+        self.totals.reasons.update(reasons)
+        if Reason.UNREADABLE_FILE.value in reasons:
+            self.unreadable = True
 
     def _is_quarantined(self, lake: Lake, batch: int) -> bool:
         """Whether a kill came between quarantine and the end of a micro-batch of which nothing is in bronze."""
@@ -209,7 +234,7 @@ class BronzeWriter:
         self.totals.late += figures["rows_late"]
         self.totals.quarantined += figures["rows_quarantined"]
         self._earliest[met.batch] = _NEVER if earliest is None else earliest
-        self._state = replace(met, max_event_time=reached)
+        self._state = replace(met, max_event_time=reached, unreadable=self.unreadable)
         entry = Entry(
             query=f"ingest:{self.stream.name}",
             run_id=self.place.checkpoint.rpartition("/")[2],

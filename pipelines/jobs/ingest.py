@@ -3,26 +3,31 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipelines.config.model import Config, KafkaSource
 from pipelines.context import Context, open_context
+from pipelines.control.lease import RELANDING, leased
 from pipelines.ingest.idle import IdleWatch
+from pipelines.ingest.landing import landing_of
 from pipelines.ingest.landings import Landings
+from pipelines.ingest.offsets import files_planned
 from pipelines.ingest.parse.json import parse
-from pipelines.ingest.parse.rules import rules_of
+from pipelines.ingest.parse.rules import ParseRules, rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
 from pipelines.ingest.state import read_progress
+from pipelines.ingest.unreadable import read_around, reread
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.jobs.reporting import IngestReport, Say, unsaid
 from pipelines.lake.tables import Lake
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import LeaseError, RejoinError
 from pipelines.model.events import EventStream
 from pipelines.session import behind_connect
 
@@ -58,12 +63,19 @@ class IngestLane:
         if idle:
             self.watch.tick()
         self.publish()
-        self.report.tick(self.context.facts.horizon)
+        if self.report.tick(self.context.facts.horizon):
+            for writer in self.writers:
+                _look_again(self.context, writer, self.report.say)
         self.context.tick()
 
     def close(self) -> None:
         """Hand over what landed last, and say what came of all lines."""
         self.publish()
+        for writer in self.writers:
+            last = self.context.facts.last("ingest", writer.stream.name)
+            now = writer.state and replace(writer.state, stopped=True).as_fact(writer.stream.name)
+            if now and (last is None or now.detail != last.detail):
+                self.context.control.put(now)
         self.report.end()
 
     def publish(self) -> None:
@@ -98,6 +110,8 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     with ThreadPoolExecutor() as pool:
         prepared = list(pool.map(partial(_prepare, context, landings or Landings()), streams))
     writers = [writer for writer, _ in prepared]
+    for writer in writers:
+        _look_again(context, writer, say)
     report = IngestReport(config=context.config, writers=writers, say=unsaid if behind_connect(context.lake.spark) else say)
     queries: list[StreamingQuery] = []
     try:
@@ -111,8 +125,24 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     return IngestLane(context=context, queries=queries, writers=writers, watch=watch, report=report)
 
 
+def _look_again(context: Context, writer: BronzeWriter, say: Say) -> None:
+    """Look once more at the landing files of a stream that could not be read, if there are any."""
+    if not writer.unreadable:
+        return
+    try:
+        with leased(context.lake, RELANDING):
+            done = reread(context.lake, context.config, writer.stream)
+    except LeaseError:
+        return  # a reland is at it
+    writer.unreadable = bool(done.still)
+    if done.files or done.still:
+        say(f"{writer.stream.name}: {done}")
+    if writer.state is not None:
+        context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(writer.stream.name))
+
+
 def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple[BronzeWriter, DataStreamWriter]:
-    lake, config = context.lake, context.config
+    lake, config, rules = context.lake, context.config, rules_of(context.config)
     source, delay = config.streams[stream.name].source, config.join.watermark_delay
     progress = read_progress(lake, stream, context.facts, delay)
     place = position(lake, stream, source, context.facts, progress.state)
@@ -128,13 +158,19 @@ def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple
         watermark_delay=delay,
         progress=progress,
         consumes=consumes,
+        landing=landing_of(source, stream.name, progress.state),
         still_there=partial(check_same_topic, stream.name, source, consumes.get("topic_id")),
+        around=partial(_around, stream, rules, place.checkpoint),
         landings=landings,
     )
     query = (
-        parse(raw, stream, rules_of(config))
+        parse(raw, stream, rules)
         .writeStream.queryName(f"ingest:{stream.name}")
         .option("checkpointLocation", place.checkpoint)
         .foreachBatch(writer)
     )
     return writer, query
+
+
+def _around(stream: EventStream, rules: ParseRules, checkpoint: str, spark: SparkSession, micro_batch: int) -> DataFrame | None:
+    return read_around(spark, stream, rules, files_planned(spark, checkpoint, micro_batch))

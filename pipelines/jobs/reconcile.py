@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.config.model import Config
-from pipelines.control.lease import leased
+from pipelines.control.lease import RELANDING, leased
 from pipelines.control.rule import require_same_rule
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
@@ -26,7 +26,7 @@ def run_reconcile(
     lake.ensure("quarantine", "ledger")
     reports = report_directory(lake, config)
     known = require_same_rule(lake, config)
-    with leased(lake, "reconciliation or reland"):
+    with leased(lake, RELANDING):
         run_id = new_run_id()
         since = known.since if known else None
         result = reconcile(lake, config, span, run_id=run_id, reports=reports, fix=fix, judged_from=since, say=say)

@@ -1,23 +1,30 @@
 """Reland: land what bronze lacks, read again from a stream's source, or judged again from quarantine."""
 
+from dataclasses import replace
 from datetime import date
 
 from pipelines.config.model import Config
-from pipelines.control.lease import leased
+from pipelines.control.lease import RELANDING, leased
 from pipelines.ingest.quarantine import Rejudged, reland_quarantine
-from pipelines.ingest.reland import Relanded, reland
+from pipelines.ingest.reland import Relanded, changed_files, reland
+from pipelines.ingest.unreadable import Reread, refuse_changed, reread
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 
 
-def run_reland(lake: Lake, config: Config, stream: str) -> Relanded:
-    """Reland one stream. Raises RejoinError for an unknown one, and while a reconciliation or another reland runs."""
+def run_reland(lake: Lake, config: Config, stream: str) -> tuple[Relanded, Reread]:
+    """Reland one stream, and look once more at its files that could not be read. Raises RejoinError for an unknown one, and while
+    a reconciliation or another reland runs."""
     check_stream(config, stream)
     lake.require(stream)
     lake.require_as_configured(stream)
     lake.ensure("quarantine")
-    with leased(lake, "reconciliation or reland"):
-        return reland(lake, config, lake.streams.named(stream))
+    with leased(lake, RELANDING):
+        found = lake.streams.named(stream)
+        read = reread(lake, config, found)
+        changed = [file for file in changed_files(lake, config, found) if file not in read.still]
+        refused = refuse_changed(lake, config, found, changed)
+        return replace(reland(lake, config, found, read.still), quarantined=refused), read
 
 
 def run_reland_quarantine(lake: Lake, config: Config, stream: str, reason: str | None, since: date | None) -> Rejudged:
@@ -25,7 +32,7 @@ def run_reland_quarantine(lake: Lake, config: Config, stream: str, reason: str |
     check_stream(config, stream)
     lake.require("quarantine")
     lake.ensure(stream, "quarantine")
-    with leased(lake, "reconciliation or reland"):
+    with leased(lake, RELANDING):
         return reland_quarantine(lake, config, lake.streams.named(stream), reason=reason, since=since)
 
 
@@ -34,12 +41,14 @@ def check_stream(config: Config, stream: str) -> None:
         raise RejoinError(f"{stream}: no such stream; the configuration has {', '.join(config.streams)}")
 
 
-def report_reland(stream: str, done: Relanded) -> str:
+def report_reland(stream: str, done: Relanded, read: Reread) -> str:
     """What was done, for a terminal."""
-    if not done.anything:
-        return f"{stream}: bronze has every event of its source once; nothing to do"
+    if not done.anything and not read.files:
+        return f"{stream}: {read}" if read.still else f"{stream}: bronze has every event of its source once; nothing to do"
     said = [
+        (read.files or read.still, str(read)),
         (done.rows, f"{done.rows:,} rows landed again"),
+        (done.quarantined, f"{done.quarantined:,} lines quarantined of files that were written again"),
         (done.duplicates, f"{done.duplicates:,} duplicated rows removed"),
         (done.misplaced, f"{done.misplaced:,} rows moved to the partition of their event time"),
         (done.data_files, f"{done.data_files:,} data files that were gone dropped from the log"),

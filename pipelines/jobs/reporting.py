@@ -33,10 +33,13 @@ class IngestReport:
             place = f"topic {source.topic}" if isinstance(source, KafkaSource) else source.path
             self.say(f"{writer.stream.name}: reading {place}")
 
-    def tick(self, horizon: int | None) -> None:
-        if time.monotonic() - self._said >= _EVERY_SECONDS:
-            self._said = time.monotonic()
-            self.say(f"{'; '.join(map(str, self._judged()))}; horizon {iso(horizon) or 'none yet'}")
+    def tick(self, horizon: int | None) -> bool:
+        """Whether a minute has passed since it last was true."""
+        if time.monotonic() - self._said < _EVERY_SECONDS:
+            return False
+        self._said = time.monotonic()
+        self.say(f"{'; '.join(map(str, self._judged()))}; horizon {iso(horizon) or 'none yet'}")
+        return True
 
     def end(self) -> None:
         for line in self._judged():

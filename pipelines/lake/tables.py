@@ -11,7 +11,6 @@ from copy import copy
 from datetime import timedelta
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -20,14 +19,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from pipelines.config.model import Config
-from pipelines.config.secrets import resolve
-from pipelines.config.streams import rule_of, streams_of, table_names
+from pipelines.config.streams import checkpoints_of, root_of, rule_of, streams_of, table_names
 from pipelines.lake.evolution import alterations
 from pipelines.lake.history import Commit, local_commits
 from pipelines.lake.retry import conflict_retries, is_gone
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
-from pipelines.model.paths import is_local
+from pipelines.model.paths import is_local, literal
 from pipelines.model.rule import PROPERTY, RegisteredRule
 from pipelines.model.schemas import TableSpec, table_specs
 
@@ -40,11 +38,7 @@ class Lake:
         self.config = config
         self._ensured: set[str] = set()
         self._names: dict[str, list[str]] = {}
-        self.root = config.lake if config.lake_is_catalog else _location(resolve(config.lake, "lake"))
-        if config.checkpoints:
-            self.checkpoints = _location(resolve(config.checkpoints, "checkpoints"))
-        else:
-            self.checkpoints = f"{self.root}/_rejoin/checkpoints"
+        self.root, self.checkpoints = root_of(config), checkpoints_of(config)
 
     @cached_property
     def streams(self) -> Streams:
@@ -279,10 +273,11 @@ class Lake:
         return int(detail["numFiles"]), int(detail["sizeInBytes"])
 
     def listed(self, directory: str, names: str) -> DataFrame:
-        """The files below a directory that match a glob pattern and are not empty: `path`, as a URI."""
+        """The files below a directory that match a glob pattern and are not empty: `path`, as a URI, and when `modified` last."""
         reader = self.spark.read.format("binaryFile").option("recursiveFileLookup", "true").option("pathGlobFilter", names)
         # One that is taken away meanwhile is not there.
-        return reader.option("ignoreMissingFiles", "true").load(directory).select(F.col("_metadata.file_path").alias("path"))
+        files = reader.option("ignoreMissingFiles", "true").load(literal(directory))
+        return files.select(F.col("_metadata.file_path").alias("path"), F.col("modificationTime").alias("modified"))
 
     def location(self, table: str) -> str:
         """The directory of the table's files, also of one in a catalog."""
@@ -373,8 +368,3 @@ def _interval(length: timedelta) -> str:
 
 def column_list(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(f"{prefix}`{name}`" for name in names)
-
-
-def _location(path: str) -> str:
-    """Absolute where it is a local path; a URI stays as it is."""
-    return str(Path(path).absolute()) if is_local(path) else path.rstrip("/")

@@ -27,6 +27,10 @@ class UnboundedStateError(RejoinError):
     """A streaming join whose state nothing would ever evict."""
 
 
+class LeaseError(RejoinError):
+    """Another process holds the lease."""
+
+
 class SourceError(RejoinError):
     """A source of events cannot be read."""
 

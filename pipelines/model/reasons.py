@@ -7,6 +7,7 @@ class Reason(str, Enum):
     """Why an event is in quarantine."""
 
     TOMBSTONE = "tombstone"
+    UNREADABLE_FILE = "unreadable_file"
     NOT_AVRO = "not_avro"
     NOT_UTF8 = "not_utf8"
     OVERSIZE = "oversize"

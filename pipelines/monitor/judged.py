@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from pipelines.lake.reader import Condition, TableReader
 from pipelines.model.format import judged, share, visible
+from pipelines.model.paths import location
+from pipelines.model.reasons import Reason
 from pipelines.monitor.lag import Finding
 
 _TOO_MANY = 0.5
@@ -18,12 +20,14 @@ _TOO_MANY = 0.5
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """All lines of a stream so far: rows of bronze, and rows of quarantine that have not been relanded, the commonest reason
-    first. Where these are too many, `sample` is what one of that reason says."""
+    first. Where these are too many, `sample` is what one of that reason says; `unreadable` is a landing file that cannot be
+    read."""
 
     stream: str
     accepted: int
     quarantined: dict[str, int]
     sample: str | None = None
+    unreadable: str | None = None
 
     @property
     def refused(self) -> int:
@@ -39,12 +43,18 @@ class Judged:
 
     @property
     def findings(self) -> list[Finding]:
-        if not self.has_too_many:
-            return []
-        reason = next(iter(self.quarantined))
-        problem = f"{self.stream}: {share(self.refused, self.read)} of {self.read:,} lines are in quarantine, most for {reason}"
-        remedy = f"correct streams.{self.stream} or the events, then run `rejoin reland {self.stream} --quarantine`"
-        return [Finding(problem=f"{problem}, e.g. {self.sample}", remedy=remedy)]
+        found = []
+        if self.has_too_many:
+            most = f"{share(self.refused, self.read)} of {self.read:,} lines are in quarantine, most for"
+            problem = f"{self.stream}: {most} {next(iter(self.quarantined))}, e.g. {self.sample}"
+            remedy = f"correct streams.{self.stream} or the events, then run `rejoin reland {self.stream} --quarantine`"
+            found.append(Finding(problem=problem, remedy=remedy))
+        if self.unreadable is not None:
+            count = self.quarantined[Reason.UNREADABLE_FILE.value]
+            problem = f"{self.stream}: {count:,} landing files cannot be read, e.g. {self.unreadable}"
+            remedy = f"mend them in place, or put empty ones there to give them up; then run `rejoin reland {self.stream}`"
+            found.append(Finding(problem=problem, remedy=remedy))
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         return {"read": self.read, "accepted": self.accepted, "quarantined": self.quarantined}
@@ -64,14 +74,18 @@ def read_judged(reader: TableReader, streams: Sequence[str]) -> list[Judged]:
             reasons.update({row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()})
         ordered = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
         each = Judged(stream=stream, accepted=reader.count(stream), quarantined=ordered)
-        found.append(replace(each, sample=_sample(reader, stream, next(iter(ordered)))) if each.has_too_many else each)
+        if each.has_too_many:
+            each = replace(each, sample=_sample(reader, stream, "detail", next(iter(ordered))))
+        if Reason.UNREADABLE_FILE.value in ordered:
+            each = replace(each, unreadable=location(_sample(reader, stream, "source", Reason.UNREADABLE_FILE.value)))
+        found.append(each)
     return found
 
 
-def _sample(reader: TableReader, stream: str, reason: str) -> str:
-    """What one row of quarantine for a reason, of which there is one, says."""
-    details = _in_quarantine(reader, stream, "detail", ("reason", "=", reason))
-    return visible(str(next(detail for values in details for detail in values)))
+def _sample(reader: TableReader, stream: str, column: str, reason: str) -> str:
+    """What a row of quarantine for a reason, of which there is one, has in a column of text."""
+    found = _in_quarantine(reader, stream, column, ("reason", "=", reason))
+    return visible(str(next(value for values in found for value in values)))
 
 
 def _in_quarantine(reader: TableReader, stream: str, column: str, *more: Condition) -> Iterator[pa.Array]:

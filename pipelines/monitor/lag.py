@@ -1,4 +1,4 @@
-"""Lag and throughput of each query, the bottleneck, and what waits: computed from ledger entries, without reading a table.
+"""Lag and throughput of each query, and the bottleneck: computed from ledger entries, without reading a table.
 
 A query's recent micro-batches are its latest one and those that finished within the ten minutes before it. The span goes from the
 first start among them to the last finish; busy is the time spent in them. Event times and instants are microseconds.
@@ -175,19 +175,6 @@ def falling_behind(found: Sequence[Throughput], now: int) -> list[Finding]:
     return findings
 
 
-def waiting(lag: Lag, joined: int | None, now: int) -> list[Finding]:
-    """What has waited for longer than ten minutes: for the join, which last finished a micro-batch at `joined`, or for settle."""
-    findings = []
-    files, count = (sum(each[i] for each in lag.unread.values()) for i in (0, 1))
-    if joined is not None and files and now - joined > RECENT_US:
-        problem = f"{files:,} files ({size(count)}) of bronze wait unread; the join last finished {_ago(joined, now)}"
-        findings.append(Finding(problem=problem, remedy="see that `rejoin join` or `rejoin run` is running, and what it says"))
-    if (left := lag.backlog) is not None and now - left.at > RECENT_US:
-        problem = f"the backlog up to {iso(left.up_to)} ({left}), left to settle {_ago(left.at, now)}, waits unread"
-        findings.append(Finding(problem=problem, remedy="run `rejoin settle --once`"))
-    return findings
-
-
 def backlog_left(facts: Facts) -> Backlog | None:
     """The backlog that the join's last start left to settle, where settle has not come as far."""
     left, settled = facts.handoff, facts.settled.horizon
@@ -254,7 +241,3 @@ def _phases(entry: Entry) -> dict[str, float]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _ago(when: int, now: int) -> str:
-    return f"{about((now - when) / _SECOND)} ago"

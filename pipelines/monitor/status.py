@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipelines.config.model import Config
+from pipelines.config.streams import checkpoints_of
 from pipelines.control.facts import Facts, facts_in
 from pipelines.control.gaps import accepted
 from pipelines.lake.reader import TableReader, rows_of
@@ -27,9 +28,9 @@ from pipelines.monitor.lag import (
     falling_behind,
     throughput,
     versions_read,
-    waiting,
 )
 from pipelines.monitor.lateness import Lateness, lateness_lines, lateness_of
+from pipelines.monitor.waiting import for_ingest, for_join, for_rows, for_settle, running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ def read_status(reader: TableReader, config: Config) -> Status:
             lateness=None,
             findings=[finding],
         )
-    streams, now = [config.stream_name("exposure"), config.stream_name("outcome")], now_us()
+    outcome, now = config.stream_name("outcome"), now_us()
+    streams = [config.stream_name("exposure"), outcome]
     names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
     latest, recent = latest_and_recent(reader, names)
     facts = facts_in(reader)
@@ -114,7 +116,10 @@ def read_status(reader: TableReader, config: Config) -> Status:
         ),
         *_problems(dropped, reconciliation),
         *(finding for each in judged for finding in each.findings),
-        *waiting(lag, joined["finished_at"] if joined else None, now),
+        *for_rows(judged, outcome, _rows(reader, f"attributed_{outcome}")),
+        *for_ingest(config, checkpoints_of(config), running(latest, facts, streams, now), now),
+        *for_join(lag, config.join.watermark_delay.total_seconds(), joined["finished_at"] if joined else None, now),
+        *for_settle(latest, facts.settled.horizon, config.settle.every.total_seconds(), now),
         *falling_behind(rates, now),
     ]
     return Status(
@@ -144,6 +149,10 @@ def _lag(reader: TableReader, streams: Sequence[str], latest: Mapping[str, Entry
         unread={stream: reader.appended_after(stream, version) for stream, version in read.items() if stream in landed},
         backlog=backlog_left(facts),
     )
+
+
+def _rows(reader: TableReader, table: str) -> int:
+    return reader.count(table) if reader.exists(table) else 0
 
 
 def _problems(dropped: int, reconciliation: dict[str, Any] | None) -> list[Finding]:

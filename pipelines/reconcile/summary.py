@@ -45,6 +45,8 @@ def _summary(run: Reconciliation) -> dict[str, float]:
         "quarantine_rate": max(audit.quarantine_rate for audit in run.audits),
         "files_ingested_twice": sum(audit.files_ingested_twice for audit in run.audits),
         "files_without_rows": sum(audit.files_without_rows for audit in run.audits),
+        "files_unreadable": sum(audit.files_unreadable for audit in run.audits),
+        "files_changed": sum(audit.files_changed for audit in run.audits),
         "rows_misplaced": sum(audit.rows_misplaced for audit in run.audits),
         "data_files_gone": run.table_files_gone + sum(len(audit.gone) for audit in run.audits),
         "foreign_commits": sum(len(audit.history.foreign) for audit in run.audits),

@@ -20,6 +20,7 @@ from pipelines.model.events import EventStream
 from pipelines.model.reasons import Reason
 
 _HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
+_UTF16 = "UTF-16, by its bytes; write UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
 _NO_NUMBER = r'"([^"\\]*)"\s*:\s*([+-]?(?:NaN|nan|Infinity|inf))\b'
 
 
@@ -100,7 +101,7 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     unreadable = F.coalesce(
         F.when(line.isNull(), judge(Reason.TOMBSTONE, F.lit("a record without a value"))),
         F.when(size > rules.max_event_bytes, judge(Reason.OVERSIZE, too_big)),
-        judge(Reason.NOT_UTF8, F.lit("not UTF-8; the payload is kept as base64")),
+        judge(Reason.NOT_UTF8, _not_utf8(line)),
     )
     half = F.lit("\\ud8.. to \\udf.. without its other half")
     times = [f.name for f in stream.schema if isinstance(f.dataType, TimestampType)]
@@ -121,6 +122,16 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     )
 
 
+def _not_utf8(line: Column) -> Column:
+    """The same of bytes that are no text."""
+    start = F.hex(F.substring(line.cast("binary"), 1, 2))
+    return (
+        F.when(start == "1F8B", F.lit("gzip, by its first bytes; name the file .gz. The payload is kept as base64"))
+        .when(start.isin("FFFE", "FEFF"), F.lit(f"{_UTF16}. The payload is kept as base64"))
+        .otherwise(F.lit("not UTF-8; the payload is kept as base64"))
+    )
+
+
 def _not_json(line: Column) -> Column:
     """Why a line is not one JSON object, in words that say what to do."""
     start, name = F.left(F.trim(line), F.lit(1)), F.regexp_extract(line, _NO_NUMBER, 1)
@@ -130,6 +141,7 @@ def _not_json(line: Column) -> Column:
         .when(literal != "", F.concat(name, F.lit(": JSON has no "), literal, F.lit("; send null, or leave the key out")))
         .when(start == "[", F.lit("not one JSON object on the line but a list; one object a line: jq -c '.[]' FILE"))
         .when(F.trim(line) == "{", F.lit("not one JSON object on the line but the start of one over several; jq -c . FILE"))
+        .when(F.contains(line, F.lit("\0")), F.lit(_UTF16))
         .otherwise(F.lit("not one JSON object on the line"))
     )
 

@@ -1,34 +1,99 @@
 """Newline-delimited JSON files in a landing directory (DESIGN section 6)."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
 from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
-from pipelines.model.paths import is_local
+from pipelines.model.paths import is_local, literal, location
 
-log = structlog.get_logger()
+_OPTIONS = {
+    # Only \n ends an event; \r\n leaves a trailing \r, which JSON ignores.
+    "lineSep": "\n",
+    "pathGlobFilter": FILE_NAMES,
+    "recursiveFileLookup": "true",
+    # Hadoop's own local file system looks beside each file for a checksum, by a name that it cannot make where the file's has a
+    # colon. It is another instance that these options are for.
+    "fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "fs.file.impl.disable.cache": "true",
+}
+_CAUSE = re.compile(r"^Caused by: [\w.$]+: (.+)$", re.MULTILINE)
 
 
 def read_files(spark: SparkSession, source: FilesSource, trigger: TriggerConfig, where: str) -> DataFrame:
-    """The lines of files as they appear, as `__raw` (see `pipelines.ingest.sources`); blank lines are no events."""
-    path = resolve(source.path, f"{where}.path")
-    _prepare_directory(path, f"{where}.path")
+    """The lines of files as they appear, as `__raw` (see `pipelines.ingest.sources`); blank lines are no events. Raises
+    SourceError where the directory does not exist."""
+    path = landing_directory(source, where)
     lines = (
         spark.readStream.format("text")
-        # Only \n ends an event; \r\n leaves a trailing \r, which JSON ignores.
-        .option("lineSep", "\n")
-        .option("pathGlobFilter", FILE_NAMES)
-        .option("recursiveFileLookup", "true")
+        .options(**_OPTIONS)
         .option("maxFilesPerTrigger", trigger.max_files)
         # A file with an old modification time (a copy, a restore) is data like any other: Spark would skip it after a week.
         .option("maxFileAge", "36500d")
-        .load(path)
+        .load(literal(path))
     )
+    return _raw(lines)
+
+
+def read_lines(spark: SparkSession, files: Sequence[str]) -> DataFrame:
+    """The same, a batch, of some files (URIs)."""
+    none = "value string, _metadata struct<file_path string>"
+    return _raw(_batch(spark, files) if files else spark.createDataFrame([], none))
+
+
+def landed_lines(spark: SparkSession, path: str) -> DataFrame:
+    """What is in a landing directory now: a batch of the lines that `read_files` makes events of, as `value`, with the files'
+    `_metadata`."""
+    # A file that is taken away while this looks is not there.
+    reader = spark.read.format("text").options(**_OPTIONS).option("ignoreMissingFiles", "true")
+    return reader.load(literal(path)).where(~_is_blank())
+
+
+def unreadable(spark: SparkSession, files: Sequence[str]) -> dict[str, str]:
+    """Of some files (URIs) those that cannot be read to their ends, each with what the file system, or the codec, says of it."""
+    if not files:
+        return {}
+    try:
+        _batch(spark, files).count()
+    except Exception as error:  # the class differs between classic Spark and Connect
+        why = _why_unreadable(str(error))
+        if why is None:
+            raise
+        if len(files) == 1:
+            return {files[0]: why}
+        half = len(files) // 2
+        return unreadable(spark, files[:half]) | unreadable(spark, files[half:])
+    return {}
+
+
+def landing_directory(source: FilesSource, where: str) -> str:
+    """The path of a source, resolved. Raises SourceError where it is a local one that is no directory."""
+    path = resolve(source.path, f"{where}.path")
+    if is_local(path) and not Path(path).is_dir():
+        if Path(path).exists():
+            raise SourceError(f"{where}.path: {path} is a file; name the directory that events land in")
+        raise SourceError(f"{where}.path: {path} does not exist; create it, or correct the path")
+    return path
+
+
+def _why_unreadable(said: str) -> str | None:
+    """The innermost cause of a failure to read a file; None of any other failure."""
+    if "PATH_NOT_FOUND" in said or "FILE_NOT_EXIST" in said:
+        return "it is not there"
+    causes = _CAUSE.findall(said)
+    return (causes[-1] if causes else "unknown") if "FAILED_READ_FILE" in said else None
+
+
+def _batch(spark: SparkSession, files: Sequence[str]) -> DataFrame:
+    return spark.read.format("text").options(**_OPTIONS).load([literal(location(file)) for file in files])
+
+
+def _raw(lines: DataFrame) -> DataFrame:
     raw = F.struct(
         F.col("value"),
         F.col("_metadata.file_path").alias("source"),
@@ -41,31 +106,7 @@ def read_files(spark: SparkSession, source: FilesSource, trigger: TriggerConfig,
     return lines.where(~_is_blank()).select(raw.alias("__raw"))
 
 
-def landed_lines(spark: SparkSession, path: str) -> DataFrame:
-    """What is in a landing directory now: a batch of the lines that `read_files` makes events of, as `value`, with the files'
-    `_metadata`."""
-    reader = spark.read.format("text").option("lineSep", "\n").option("pathGlobFilter", FILE_NAMES)
-    # A file that is taken away while this looks is not there.
-    reader = reader.option("recursiveFileLookup", "true").option("ignoreMissingFiles", "true")
-    return reader.load(path).where(~_is_blank())
-
-
 def _is_blank() -> Column:
     # Nearly every line begins as an event does, and needs no pattern. That ends with \z, for $ would take a line separator for
     # the end.
     return ~F.col("value").startswith("{") & F.col("value").rlike(r"\A[ \r\t]*\z")
-
-
-def _prepare_directory(path: str, where: str) -> None:
-    """A landing directory that a producer has not made yet is made; a path to nowhere is a mistake."""
-    if not is_local(path):
-        return
-    directory = Path(path)
-    if directory.is_file():
-        raise SourceError(f"{where}: {path} is a file; name the directory that events land in")
-    if directory.is_dir():
-        return
-    if not directory.parent.is_dir():
-        raise SourceError(f"{where}: {path} does not exist, nor does {directory.parent}; create it or correct the path")
-    log.warning("landing directory was absent, created", key=where, path=path)
-    directory.mkdir()

@@ -1,6 +1,6 @@
 """What bronze of a stream lacks, has twice, or has in a wrong partition, from metadata and bronze's own columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,12 +10,15 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
+from pipelines.control.store import read_facts
+from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.recovery import in_quarantine
-from pipelines.ingest.reland import files_without_rows, location
+from pipelines.ingest.reland import changed_files, files_without_rows
 from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
+from pipelines.model.reasons import Reason
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.span import Range
@@ -37,7 +40,8 @@ class StreamAudit:
     """The figures of one stream's bronze as it is now.
 
     `accepted`, `late` and `files` are of the dates asked for; `ingested` and `quarantined` (by reason) of what was ingested on
-    these dates or while their rows were. `files_without_rows` were read by ingest and are neither in bronze nor in quarantine.
+    these dates or while their rows were. `files_without_rows` were read by ingest and are neither in bronze nor in quarantine;
+    `files_unreadable` could not be read; `files_changed` were written again after they had been.
     `rows_lost` are those of `gone`, the data files that the log names and that are not there. Files and misplaced rows are those
     that the dates may depend on; data files, commits and offsets those of all dates.
     """
@@ -51,6 +55,8 @@ class StreamAudit:
     quarantined: dict[str, int]
     files_ingested_twice: int
     files_without_rows: int
+    files_unreadable: int
+    files_changed: int
     rows_misplaced: int
     gone: tuple[str, ...]
     rows_lost: int
@@ -60,7 +66,7 @@ class StreamAudit:
     @property
     def lacks_rows(self) -> bool:
         """Whether rows are lost, changed, or not where they are looked for: then batch has the wrong answer."""
-        lost = self.files_without_rows or self.gone or self.offsets.missing
+        lost = self.files_without_rows or self.files_unreadable or self.files_changed or self.gone or self.offsets.missing
         return bool(lost or self.rows_misplaced or self.history.foreign)
 
     @property
@@ -74,6 +80,8 @@ class StreamAudit:
         counted = {
             f"{len(self.gone):,} data files that the log names are gone, with {self.rows_lost:,} rows": len(self.gone),
             f"{self.files_without_rows:,} landing files that ingest has read have no row": self.files_without_rows,
+            f"{self.files_unreadable:,} landing files cannot be read": self.files_unreadable,
+            f"{self.files_changed:,} landing files were written again after ingest had read them": self.files_changed,
             f"{self.offsets.missing:,} Kafka offsets that ingest has read have no row": self.offsets.missing,
             f"{self.files_ingested_twice:,} landing files were ingested twice": self.files_ingested_twice,
             f"{self.offsets.twice:,} Kafka records were ingested twice": self.offsets.twice,
@@ -103,7 +111,7 @@ class StreamAudit:
 
 
 _COUNTS = ("stream", "accepted", "late", "files", "ingested", "quarantined", "rows_lost", "rows_misplaced")
-_FIGURES = (*_COUNTS, "files_ingested_twice", "files_without_rows")
+_FIGURES = (*_COUNTS, "files_ingested_twice", "files_without_rows", "files_unreadable", "files_changed")
 
 
 def audit_bronze(lake: Lake, config: Config, span: Range, last: Mapping[str, Any] | None) -> list[StreamAudit]:
@@ -120,13 +128,15 @@ def _audit(
     source = config.streams[stream.name].source
     # What ingest has finished first, then bronze: so a file is not missed that is just being written.
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")) if isinstance(source, FilesSource) else None
+    landing = landings_of(lake, config, stream, read_facts(lake))
     gone = gone_files(lake, stream.name)
     with reading_around(lake, gone):
-        figures = _figures(lake, stream, span, reach, read)
+        figures = _figures(lake, stream, span, reach, read, landing)
         suspects = figures.pop("suspects")
-        without = files_without_rows(lake, config, stream, suspects) if suspects else []
+        without = files_without_rows(lake, config, stream, landing, suspects) if suspects else []
         offsets = audit_offsets(lake, stream, source) if isinstance(source, KafkaSource) else Offsets()
         quarantined, ingested = _meanwhile(lake, stream, span, figures)
+        unreadable = in_quarantine(lake, stream.name).where(F.col("reason") == Reason.UNREADABLE_FILE.value).count()
     return StreamAudit(
         stream=stream.name,
         table=lake.identifier(stream.name),
@@ -137,6 +147,8 @@ def _audit(
         quarantined=quarantined,
         files_ingested_twice=figures["twice"],
         files_without_rows=len(without),
+        files_unreadable=unreadable,
+        files_changed=len(changed_files(lake, config, stream)),
         rows_misplaced=figures["misplaced"],
         gone=gone,
         rows_lost=unreadable_rows(lake, stream.name, gone),
@@ -145,7 +157,9 @@ def _audit(
     )
 
 
-def _figures(lake: Lake, stream: EventStream, span: Range, reach: Range, read: DataFrame | None) -> dict[str, Any]:
+def _figures(
+    lake: Lake, stream: EventStream, span: Range, reach: Range, read: DataFrame | None, landing: Sequence[str]
+) -> dict[str, Any]:
     """One pass over bronze's rows of the dates, and of what was ingested since the day before them; `suspects` are the files
     that were `read` in that time and have no row in it."""
     time, ingested = F.col(stream.event_time), F.col("ingest_time")
@@ -176,7 +190,7 @@ def _figures(lake: Lake, stream: EventStream, span: Range, reach: Range, read: D
             read.where(recent).select("source", F.lit(True).alias("of_file"), F.lit(True).alias("is_read")),
             allowMissingColumns=True,
         )
-    merged = by_source.groupBy(location(F.col("source")).alias("__at"), "of_file").agg(
+    merged = by_source.groupBy(below(F.col("source"), landing).alias("__at"), "of_file").agg(
         *(F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in ("accepted", "late", "misplaced")),
         F.max(F.coalesce("twice", F.lit(False))).alias("twice"),
         F.min("first").alias("first"),

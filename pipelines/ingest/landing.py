@@ -1,0 +1,39 @@
+"""Landing files are known by their path below the landing directory, so one that is moved lands nothing twice."""
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.secrets import resolve
+from pipelines.control.facts import Facts
+from pipelines.ingest.state import WriterState, newest_ingested
+from pipelines.lake.tables import Lake
+from pipelines.model.events import EventStream
+from pipelines.model.paths import location_of
+
+
+def landing_of(source: FilesSource | KafkaSource, stream: str, state: WriterState | None) -> tuple[str, ...]:
+    """The landing directories of a stream, the configured one last; none for a topic."""
+    if isinstance(source, KafkaSource):
+        return ()
+    here = location_of(resolve(source.path, f"streams.{stream}.source.path"))
+    return (*(each for each in (state.landing if state else ()) if each != here), here)
+
+
+def landings_of(lake: Lake, config: Config, stream: EventStream, facts: Facts) -> tuple[str, ...]:
+    """The same, of one that may be ingesting."""
+    source, known = config.streams[stream.name].source, facts.last("ingest", stream.name)
+    _, newest = newest_ingested(lake.newest_commits(stream.name))
+    states = [newest, None if known is None else WriterState.from_dict(known.detail)]
+    found = (each for state in states if state is not None for each in landing_of(source, stream.name, state))
+    return tuple(dict.fromkeys([*found, *landing_of(source, stream.name, None)]))
+
+
+def below(uri: Column, landing: Sequence[str]) -> Column:
+    """The path of a file below whichever of the landing directories it lies in; that of any other file whole, and decoded."""
+    decoded = F.coalesce(F.try_url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))), uri)
+    path = F.regexp_replace(decoded, r"^(\w+):/+", "$1:/")
+    inside = (F.when(path.startswith(f"{each}/"), F.substring(path, len(each) + 2, 2**31 - 1)) for each in landing)
+    return F.coalesce(*inside, path)

@@ -1,0 +1,147 @@
+"""What waits: landing files for ingest, bronze for the join, a backlog for settle, outcomes for a row. A lane that has stopped is
+seen by what waits for it; one that has nothing to do is not. Instants and event times are microseconds."""
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipelines.config.model import Config, FilesSource
+from pipelines.config.secrets import resolve
+from pipelines.control.facts import Facts
+from pipelines.model.errors import RejoinError
+from pipelines.model.format import about, size
+from pipelines.model.paths import absolute, is_local, location
+from pipelines.model.time import iso
+from pipelines.monitor.judged import Judged
+from pipelines.monitor.lag import RECENT_US, Entry, Finding, Lag
+
+_SECOND, _HOUR, _DAY = 1_000_000, 3_600.0, 86_400.0
+# The ledger is written once a minute: what has happened since may not be in it yet.
+_UNWRITTEN_US = 90 * _SECOND
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+def for_ingest(config: Config, checkpoints: str, running: Collection[str], now: int) -> list[Finding]:
+    """Landing directories that are not there, and files in them that ingest has not read, by the log in its checkpoint; of
+    streams of which it may be `running`, those that have waited for a minute and a half. Local ones only."""
+    found = []
+    for name, stream in config.streams.items():
+        key = f"streams.{name}.source.path"
+        path = _directory(stream.source, key)
+        if path is None:
+            continue
+        if not path.is_dir():
+            problem = f"{name}: the landing directory {path} does not exist"
+            found.append(Finding(problem=problem, remedy=f"create it, or correct {key}"))
+            continue
+        if not is_local(checkpoints):
+            continue
+        read = _read(Path(checkpoints, f"ingest-{name}", "sources", "0"))
+        waiting = [came for file, came in _files(path) if f"file:{file}" not in read]
+        waiting = [came for came in waiting if name not in running or came < now - _UNWRITTEN_US]
+        if waiting:
+            since = _ago(min(waiting), now)
+            problem = f"{name}: {len(waiting):,} files in {path} have not been read, the first came {since}"
+            found.append(Finding(problem=problem, remedy="run `rejoin run`, or see what it says where it is running"))
+    return found
+
+
+def running(latest: Mapping[str, Entry | None], facts: Facts, streams: Sequence[str], now: int) -> set[str]:
+    """The streams that an ingest may be at: it has landed something lately, and has not said that it stopped."""
+    found = set()
+    for stream in streams:
+        last, fact = latest[f"ingest:{stream}"], facts.last("ingest", stream)
+        stopped = fact is not None and fact.detail.get("stopped", False)
+        if last is not None and not stopped and now - last["finished_at"] < _UNWRITTEN_US:
+            found.add(stream)
+    return found
+
+
+def for_join(lag: Lag, delay: float, joined: int | None, now: int) -> list[Finding]:
+    """What has waited for longer than ten minutes, for the join, which last finished a micro-batch at `joined`, or for settle;
+    and a horizon that is far behind. `delay` is `join.watermark_delay` in seconds."""
+    found = []
+    files, count = (sum(each[i] for each in lag.unread.values()) for i in (0, 1))
+    stopped = joined is not None and now - joined > RECENT_US
+    if joined is not None and files and stopped:
+        problem = f"{files:,} files ({size(count)}) of bronze wait unread; the join last finished {_ago(joined, now)}"
+        found.append(Finding(problem=problem, remedy="see that `rejoin join` or `rejoin run` is running, and what it says"))
+    if (left := lag.backlog) is not None and now - left.at > RECENT_US:
+        problem = f"the backlog up to {iso(left.up_to)} ({left}), left to settle {_ago(left.at, now)}, waits unread"
+        found.append(Finding(problem=problem, remedy="run `rejoin settle --once`"))
+    behind = lag.seconds
+    if behind is not None and (behind > delay + _DAY or (stopped and behind > delay + _HOUR)):
+        problem = f"the horizon is {about(behind)} behind the newest landed event; outcomes after it are not final"
+        remedy = "keep `rejoin run` running, which passes a silent stream after join.idle_timeout; or `rejoin run --once --all`"
+        found.append(Finding(problem=problem, remedy=remedy))
+    return found
+
+
+def for_settle(latest: Mapping[str, Entry | None], settled: int | None, every: float, now: int) -> list[Finding]:
+    """A settle that has stopped while the join goes on; `settled` is the horizon that its last run has seen, `every` is
+    `settle.every` in seconds."""
+    join, settle = latest["join"], latest["settle"]
+    if join is None or settle is None or join["horizon"] is None:
+        return []
+    patience = max(RECENT_US, int(3 * every * _SECOND))
+    if join["finished_at"] - settle["finished_at"] <= patience or (settled is not None and settled >= join["horizon"]):
+        return []
+    problem = f"settle last finished {_ago(settle['finished_at'], now)}, while the join goes on"
+    return [Finding(problem=problem, remedy="run `rejoin settle`, or see what `rejoin run` says")]
+
+
+def for_rows(judged: Sequence[Judged], outcome: str, attributed: int) -> list[Finding]:
+    """Streams of which nothing has been accepted, and an output table without a row; `attributed` are its rows."""
+    empty = [
+        Finding(
+            problem=f"{each.stream}: nothing has landed, of {each.read:,} lines read",
+            remedy=f"see that events come where streams.{each.stream}.source says, then run `rejoin run`",
+        )
+        for each in judged
+        if not each.accepted
+    ]
+    landed = any(each.accepted for each in judged if each.stream == outcome)
+    if landed and not attributed:
+        problem = "no outcome has a row yet: all are after the horizon, or neither join nor settle has run"
+        empty.append(Finding(problem=problem, remedy="run `rejoin run`; or `rejoin run --once --all` for all that has landed"))
+    return empty
+
+
+def _directory(source: object, key: str) -> Path | None:
+    """The local landing directory of a source, if it has one."""
+    if not isinstance(source, FilesSource):
+        return None
+    try:
+        path = resolve(source.path, key)
+    except RejoinError:
+        return None
+    return Path(absolute(path)) if is_local(path) else None
+
+
+def _files(directory: Path) -> Iterator[tuple[str, int]]:
+    """The files of events, and when each came under its name: a rename keeps the time of the content, but not of the entry."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "_")):
+                continue
+            if entry.is_dir():
+                yield from _files(Path(entry.path))
+            elif entry.name.endswith(_SUFFIXES) and (stat := entry.stat()).st_size:
+                yield entry.path, stat.st_ctime_ns // 1000
+
+
+def _read(log: Path) -> set[str]:
+    """The files (see `location`) in the log of a file source: that of the last compaction, and those since."""
+    logged = [path for path in log.iterdir() if path.name[:1].isdigit()] if log.is_dir() else []
+    since = max((_number(path) for path in logged if path.suffix == ".compact"), default=0)
+    lines = (line for path in logged if _number(path) >= since for line in path.read_text(encoding="utf-8").splitlines()[1:])
+    return {location(json.loads(line)["path"]) for line in lines}
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition(".")[0])
+
+
+def _ago(when: int, now: int) -> str:
+    return f"{about((now - when) / _SECOND)} ago"
