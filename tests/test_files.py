@@ -13,6 +13,7 @@ import pytest
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.ingest import ingest
 from pipelines.jobs.reland import report_reland, run_reland
+from pipelines.jobs.reporting import Lines
 from pipelines.model.errors import RejoinError, SourceError
 from tests import oracle
 from tests.builders import play, shown
@@ -43,7 +44,7 @@ def put(path: Path, content: bytes) -> None:
 
 def ingested(pipeline: Replay) -> list[str]:
     said: list[str] = []
-    ingest(pipeline.lake, pipeline.config, once=True, say=said.append)
+    ingest(pipeline.lake, pipeline.config, once=True, say=Lines(echo=said.append))
     return said
 
 

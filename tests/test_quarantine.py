@@ -24,7 +24,7 @@ TRUTH = oracle.attribute(PLAYBACKS, IMPRESSIONS, window=timedelta(hours=6))
 
 def relanded(pipeline: Replay, reason: str | None = None, since: date | None = None) -> str:
     done = run_reland_quarantine(pipeline.lake, pipeline.config, "playbacks", reason, since)
-    return report_reland_quarantine("playbacks", done).partition("\n")[0]
+    return report_reland_quarantine("playbacks", *done).partition("\n")[0]
 
 
 def assert_right(pipeline: Replay) -> None:

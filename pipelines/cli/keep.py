@@ -52,11 +52,8 @@ def reland(
     config = read_configuration(conf, sets)
     if quarantine:
         wanted = reason and reason.value
-        typer.echo(
-            report_reland_quarantine(
-                stream, run_reland_quarantine(open_lake(config, debug), config, stream, wanted, date_of(since))
-            )
-        )
+        done = run_reland_quarantine(open_lake(config, debug), config, stream, wanted, date_of(since))
+        typer.echo(report_reland_quarantine(stream, *done))
         return
     typer.echo(report_reland(stream, *run_reland(open_lake(config, debug), config, stream)))
 

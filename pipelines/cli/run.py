@@ -1,7 +1,6 @@
 """Commands that run the pipeline: demo, generate, the lanes one by one, and all of them together."""
 
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ from pipelines.cli.app import Conf, Debug, Set, app, open_lake, read_configurati
 from pipelines.model.errors import ConfigError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pipelines.jobs.reporting import Say
     from pipelines.settle.run import SettleResult
 
@@ -126,7 +127,9 @@ def ingest(once: Once = False, quiet: Quiet = False, conf: Conf = None, sets: Se
     from pipelines.jobs.ingest import ingest as job
 
     config = read_configuration(conf, sets)
-    job(open_lake(config, debug), config, once=once, say=_say(quiet))
+    lake = open_lake(config, debug)
+    with _said(quiet) as say:
+        job(lake, config, once=once, say=say)
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -173,17 +176,18 @@ def run(
         raise ConfigError("--all: goes with --once only; a running pipeline settles what becomes final")
     config = read_configuration(conf, sets)
     lake = open_lake(config, debug)
-    if once:
-        _say_settled(run_once(lake, config, everything=everything, say=_say(quiet)))
-    else:
-        run_all(lake, config, say=_say(quiet))
+    with _said(quiet) as say:
+        result = run_once(lake, config, everything=everything, say=say) if once else run_all(lake, config, say=say)
+    if result is not None:
+        _say_settled(result)
 
 
-def _say(quiet: bool) -> "Say":
-    """Lines for the user, on stderr: stdout is for results."""
-    from pipelines.jobs.reporting import unsaid
+def _said(quiet: bool) -> "AbstractContextManager[Say]":
+    from contextlib import nullcontext
 
-    return unsaid if quiet else partial(typer.echo, err=True)
+    from pipelines.jobs.reporting import UNSAID, on_stderr
+
+    return nullcontext(UNSAID) if quiet else on_stderr()
 
 
 def _say_settled(result: "SettleResult") -> None:

@@ -41,8 +41,9 @@ class Rejudged:
 def reland_quarantine(
     lake: Lake, config: Config, stream: EventStream, *, reason: str | None = None, since: date | None = None
 ) -> Rejudged:
-    """Judge again what is in quarantine for a `reason` (None: any), ingested on or after a date (UTC; None: ever)."""
-    rejected = in_quarantine(lake, stream.name)
+    """Judge again what is in quarantine for a `reason` (None: any), ingested on or after a date (UTC; None: ever). Of files that
+    could not be read there is no payload to judge (`pipelines.ingest.unreadable`)."""
+    rejected = in_quarantine(lake, stream.name).where(F.col("reason") != Reason.UNREADABLE_FILE.value)
     if reason is not None:
         rejected = rejected.where(F.col("reason") == reason)
     if since is not None:

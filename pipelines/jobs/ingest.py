@@ -1,16 +1,17 @@
 """Ingest: source -> parse -> bronze and quarantine; one stateless query per stream."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.context import Context, open_context
 from pipelines.control.lease import RELANDING, leased
 from pipelines.ingest.idle import IdleWatch
@@ -21,24 +22,27 @@ from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import ParseRules, rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
+from pipelines.ingest.sources.files import landing_directory
 from pipelines.ingest.state import read_progress
 from pipelines.ingest.unreadable import read_around, reread
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
-from pipelines.jobs.reporting import IngestReport, Say, unsaid
+from pipelines.jobs.reporting import UNSAID, IngestReport, Say
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import LeaseError, RejoinError
 from pipelines.model.events import EventStream
 from pipelines.session import behind_connect
 
+_LOOK_SECONDS = 60.0
 
-def ingest(lake: Lake, config: Config, *, once: bool, say: Say = unsaid) -> None:
+
+def ingest(lake: Lake, config: Config, *, once: bool, say: Say = UNSAID) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
     with open_context(lake, config) as context:
         ingest_in(context, once=once, say=say)
 
 
-def ingest_in(context: Context, *, once: bool, say: Say = unsaid) -> None:
+def ingest_in(context: Context, *, once: bool, say: Say = UNSAID) -> None:
     """As `ingest`, in a process that shares its context with other lanes."""
     lane = start_ingest(context, once=once, say=say)
     try:
@@ -49,7 +53,7 @@ def ingest_in(context: Context, *, once: bool, say: Say = unsaid) -> None:
     lane.watch.drained()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class IngestLane:
     """The running queries, and what has to be done beside them."""
 
@@ -58,12 +62,15 @@ class IngestLane:
     writers: list[BronzeWriter]
     watch: IdleWatch
     report: IngestReport
+    _looked: float = field(default_factory=time.monotonic)
 
     def tick(self, *, idle: bool = True) -> None:
         if idle:
             self.watch.tick()
         self.publish()
-        if self.report.tick(self.context.facts.horizon):
+        self.report.tick(self.context.facts.horizon)
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._looked = time.monotonic()
             for writer in self.writers:
                 _look_again(self.context, writer, self.report.say)
         self.context.tick()
@@ -102,7 +109,7 @@ def failures_explained(context: Context) -> Iterator[None]:
         raise
 
 
-def start_ingest(context: Context, *, once: bool, landings: Landings | None = None, say: Say = unsaid) -> IngestLane:
+def start_ingest(context: Context, *, once: bool, landings: Landings | None = None, say: Say = UNSAID) -> IngestLane:
     """Start both queries. `landings` tells a join in the same process of what has landed."""
     streams = context.lake.streams.both
     context.need(*(stream.name for stream in streams), "quarantine")
@@ -110,9 +117,10 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     with ThreadPoolExecutor() as pool:
         prepared = list(pool.map(partial(_prepare, context, landings or Landings()), streams))
     writers = [writer for writer, _ in prepared]
+    report = IngestReport(config=context.config, writers=writers, say=UNSAID if behind_connect(context.lake.spark) else say)
+    report.begin()
     for writer in writers:
         _look_again(context, writer, say)
-    report = IngestReport(config=context.config, writers=writers, say=unsaid if behind_connect(context.lake.spark) else say)
     queries: list[StreamingQuery] = []
     try:
         for _, stream in prepared:
@@ -126,7 +134,11 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
 
 
 def _look_again(context: Context, writer: BronzeWriter, say: Say) -> None:
-    """Look once more at the landing files of a stream that could not be read, if there are any."""
+    """Look once more at the landing files of a stream that could not be read, if there are any; a landing directory that is no
+    longer there is an error."""
+    source = context.config.streams[writer.stream.name].source
+    if isinstance(source, FilesSource):
+        landing_directory(source, f"streams.{writer.stream.name}.source")
     if not writer.unreadable:
         return
     try:
@@ -136,7 +148,7 @@ def _look_again(context: Context, writer: BronzeWriter, say: Say) -> None:
         return  # a reland is at it
     writer.unreadable = bool(done.still)
     if done.files or done.still:
-        say(f"{writer.stream.name}: {done}")
+        say.line(f"{writer.stream.name}: {done}")
     if writer.state is not None:
         context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(writer.stream.name))
 

@@ -10,6 +10,7 @@ from pipelines.ingest.reland import Relanded, changed_files, reland
 from pipelines.ingest.unreadable import Reread, refuse_changed, reread
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
+from pipelines.model.reasons import Reason
 
 
 def run_reland(lake: Lake, config: Config, stream: str) -> tuple[Relanded, Reread]:
@@ -27,13 +28,18 @@ def run_reland(lake: Lake, config: Config, stream: str) -> tuple[Relanded, Rerea
         return replace(reland(lake, config, found, read.still), quarantined=refused), read
 
 
-def run_reland_quarantine(lake: Lake, config: Config, stream: str, reason: str | None, since: date | None) -> Rejudged:
-    """Judge what a stream has in quarantine again, and land what passes. Bronze gets the columns of this configuration."""
+def run_reland_quarantine(
+    lake: Lake, config: Config, stream: str, reason: str | None, since: date | None
+) -> tuple[Rejudged, Reread]:
+    """Judge what a stream has in quarantine again, and land what passes; look once more at files that could not be read, where
+    the reason does not exclude them. Bronze gets the columns of this configuration."""
     check_stream(config, stream)
     lake.require("quarantine")
     lake.ensure(stream, "quarantine")
     with leased(lake, RELANDING):
-        return reland_quarantine(lake, config, lake.streams.named(stream), reason=reason, since=since)
+        found = lake.streams.named(stream)
+        read = reread(lake, config, found) if reason in (None, Reason.UNREADABLE_FILE.value) else Reread()
+        return reland_quarantine(lake, config, found, reason=reason, since=since), read
 
 
 def check_stream(config: Config, stream: str) -> None:
@@ -58,12 +64,12 @@ def report_reland(stream: str, done: Relanded, read: Reread) -> str:
     return f"{stream}: {'; '.join(text for count, text in said if count)}\n{steps}"
 
 
-def report_reland_quarantine(stream: str, done: Rejudged) -> str:
+def report_reland_quarantine(stream: str, done: Rejudged, read: Reread) -> str:
     """The same for what was judged again."""
-    if not done.looked_at:
-        return f"{stream}: nothing in quarantine; nothing to do"
-    left = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.left.items())) or "nothing"
-    said = f"{stream}: {done.passing:,} of {done.looked_at:,} quarantined payloads pass by now; {done.landed:,} rows landed"
-    return f"{said}; still in quarantine: {left}" + (
-        "\nnext: rejoin run --once --all, then rejoin reconcile" if done.landed else ""
-    )
+    said = [str(read)] if read.files or read.still else []
+    if done.looked_at:
+        left = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.left.items())) or "nothing"
+        passing = f"{done.passing:,} of {done.looked_at:,} quarantined payloads pass by now; {done.landed:,} rows landed"
+        said.append(f"{passing}; still in quarantine: {left}")
+    steps = "\nnext: rejoin run --once --all, then rejoin reconcile" if done.landed or read.rows else ""
+    return f"{stream}: {'; '.join(said) or 'nothing in quarantine; nothing to do'}{steps}"

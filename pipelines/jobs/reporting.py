@@ -1,49 +1,89 @@
-"""What a run says while it works: what it reads, once a minute how far it is, and at the end how its lines were judged."""
+"""What a run says while it works: what it reads, how its lines are judged, how far it is. On stderr: stdout is for results."""
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.ingest.writer import BronzeWriter
+from pipelines.ingest.writer import BronzeWriter, Totals
 from pipelines.model.time import iso
-
-Say = Callable[[str], None]
-"""Takes a line for the user."""
 
 _EVERY_SECONDS = 60.0
 
 
-def unsaid(_: str) -> None:
-    """Say nothing."""
+class Say:
+    """Says nothing."""
+
+    def line(self, text: str) -> None:
+        """Something that the user is to know, once."""
+
+    def progress(self, judged: Mapping[str, Totals], horizon: str) -> None:
+        """How the lines of each stream have been judged so far, and the horizon. Called often."""
+
+
+UNSAID = Say()
 
 
 @dataclass(kw_only=True)
+class Lines(Say):
+    """A line for each thing, of the progress one a minute."""
+
+    echo: Callable[[str], object]
+    _said: float = field(default_factory=time.monotonic)
+
+    def line(self, text: str) -> None:
+        self.echo(text)
+
+    def progress(self, judged: Mapping[str, Totals], horizon: str) -> None:
+        if time.monotonic() - self._said >= _EVERY_SECONDS:
+            self._said = time.monotonic()
+            self.echo(f"{'; '.join(f'{name}: {totals}' for name, totals in judged.items())}; horizon {horizon}")
+
+
+@contextmanager
+def on_stderr() -> Iterator[Say]:
+    """Lines; on a terminal the progress is a table that is kept up to date below them."""
+    if not sys.stderr.isatty():
+        yield Lines(echo=lambda text: print(text, file=sys.stderr, flush=True))
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    class OnTerminal(Say):
+        def line(self, text: str) -> None:
+            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        def progress(self, judged: Mapping[str, Totals], horizon: str) -> None:
+            table = Table("stream", "read", "accepted", "late", "quarantined", "for", title=f"horizon {horizon}")
+            for name, each in judged.items():
+                counts = (each.accepted + each.quarantined, each.accepted, each.late, each.quarantined)
+                table.add_row(name, *(f"{count:,}" for count in counts), ", ".join(each.reasons))
+            live.update(table)
+
+    with Live(console=Console(stderr=True), refresh_per_second=1, transient=True) as live:
+        yield OnTerminal()
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestReport:
     """Of the ingest of one process. Behind Spark Connect it has nothing to say: writers run in a process of their own."""
 
     config: Config
     writers: Sequence[BronzeWriter]
-    say: Say = unsaid
-    _said: float = field(default_factory=time.monotonic)
+    say: Say
 
-    def __post_init__(self) -> None:
+    def begin(self) -> None:
         for writer in self.writers:
             source = self.config.streams[writer.stream.name].source
             place = f"topic {source.topic}" if isinstance(source, KafkaSource) else source.path
-            self.say(f"{writer.stream.name}: reading {place}")
+            self.say.line(f"{writer.stream.name}: reading {place}")
 
-    def tick(self, horizon: int | None) -> bool:
-        """Whether a minute has passed since it last was true."""
-        if time.monotonic() - self._said < _EVERY_SECONDS:
-            return False
-        self._said = time.monotonic()
-        self.say(f"{'; '.join(map(str, self._judged()))}; horizon {iso(horizon) or 'none yet'}")
-        return True
+    def tick(self, horizon: int | None) -> None:
+        self.say.progress({writer.stream.name: writer.totals for writer in self.writers}, iso(horizon) or "none yet")
 
     def end(self) -> None:
-        for line in self._judged():
-            self.say(line)
-
-    def _judged(self) -> list[str]:
-        return [f"{writer.stream.name}: {writer.totals}" for writer in self.writers]
+        for writer in self.writers:
+            self.say.line(f"{writer.stream.name}: {writer.totals}")

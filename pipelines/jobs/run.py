@@ -1,6 +1,7 @@
 """Run: ingest, join and settle in one application, sharing one session and one context."""
 
 import time
+from collections.abc import Callable
 
 from pipelines.config.model import Config
 from pipelines.context import open_context
@@ -8,7 +9,7 @@ from pipelines.ingest.landings import Landings
 from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
-from pipelines.jobs.reporting import Say, unsaid
+from pipelines.jobs.reporting import UNSAID, Say
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
@@ -16,7 +17,9 @@ from pipelines.session import behind_connect
 from pipelines.settle.run import SettleResult
 
 
-def run_once(lake: Lake, config: Config, *, everything: bool = False, stage: Say = unsaid, say: Say = unsaid) -> SettleResult:
+def run_once(
+    lake: Lake, config: Config, *, everything: bool = False, stage: Callable[[str], object] = lambda _: None, say: Say = UNSAID
+) -> SettleResult:
     """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `stage` is told of
     each stage as it begins."""
     with open_context(lake, config) as context:
@@ -28,7 +31,7 @@ def run_once(lake: Lake, config: Config, *, everything: bool = False, stage: Say
         return open_settle(context).run(everything=everything)
 
 
-def run_all(lake: Lake, config: Config, *, say: Say = unsaid) -> None:
+def run_all(lake: Lake, config: Config, *, say: Say = UNSAID) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
     with open_context(lake, config) as context:
         landings = Landings()
