@@ -177,9 +177,11 @@ def run(
     config = read_configuration(conf, sets)
     lake = open_lake(config, debug)
     with _said(quiet) as say:
-        result = run_once(lake, config, everything=everything, say=say) if once else run_all(lake, config, say=say)
-    if result is not None:
-        _say_settled(result)
+        if not once:
+            run_all(lake, config, say=say)
+            return
+        result = run_once(lake, config, everything=everything, say=say)
+    _say_settled(result)
 
 
 def _said(quiet: bool) -> "AbstractContextManager[Say]":
