@@ -69,10 +69,15 @@ def read_around(spark: SparkSession, stream: EventStream, rules: ParseRules, fil
     return lines.unionByName(refused).localCheckpoint()
 
 
+def waiting(lake: Lake, stream: EventStream) -> list[str]:
+    """The files (URIs) that could not be read, and have not been since."""
+    rows = in_quarantine(lake, stream.name).where(F.col("reason") == Reason.UNREADABLE_FILE.value)
+    return sorted(row["source"] for row in rows.select("source").distinct().collect())
+
+
 def reread(lake: Lake, config: Config, stream: EventStream) -> Reread:
     """Read the files that could not be read, as far as they can be by now."""
-    waiting = in_quarantine(lake, stream.name).where(F.col("reason") == Reason.UNREADABLE_FILE.value)
-    files = sorted(row[0] for row in waiting.select("source").distinct().collect())
+    files = waiting(lake, stream)
     still = unreadable(lake.spark, files)
     mended = [file for file in files if file not in still]
     if not mended:

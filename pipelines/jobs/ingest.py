@@ -24,7 +24,7 @@ from pipelines.ingest.position import check_continues, check_same_topic, positio
 from pipelines.ingest.sources import read_stream
 from pipelines.ingest.sources.files import landing_directory
 from pipelines.ingest.state import read_progress
-from pipelines.ingest.unreadable import read_around, reread
+from pipelines.ingest.unreadable import Reread, read_around, reread, waiting
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.jobs.reporting import UNSAID, IngestReport, Say
@@ -141,14 +141,15 @@ def _look_again(context: Context, writer: BronzeWriter, say: Say) -> None:
         landing_directory(source, f"streams.{writer.stream.name}.source")
     if not writer.unreadable:
         return
-    try:
-        with leased(context.lake, RELANDING):
-            done = reread(context.lake, context.config, writer.stream)
-    except LeaseError:
-        return  # a reland is at it
-    writer.unreadable = bool(done.still)
-    if done.files or done.still:
+    done = Reread()
+    if waiting(context.lake, writer.stream):
+        try:
+            with leased(context.lake, RELANDING):
+                done = reread(context.lake, context.config, writer.stream)
+        except LeaseError:
+            return  # a reland is at it
         say.line(f"{writer.stream.name}: {done}")
+    writer.unreadable = bool(done.still)
     if writer.state is not None:
         context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(writer.stream.name))
 

@@ -15,10 +15,10 @@ from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.recovery import in_quarantine
 from pipelines.ingest.reland import changed_files, files_without_rows
+from pipelines.ingest.unreadable import waiting
 from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
-from pipelines.model.reasons import Reason
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.span import Range
@@ -136,7 +136,6 @@ def _audit(
         without = files_without_rows(lake, config, stream, landing, suspects) if suspects else []
         offsets = audit_offsets(lake, stream, source) if isinstance(source, KafkaSource) else Offsets()
         quarantined, ingested = _meanwhile(lake, stream, span, figures)
-        unreadable = in_quarantine(lake, stream.name).where(F.col("reason") == Reason.UNREADABLE_FILE.value).count()
     return StreamAudit(
         stream=stream.name,
         table=lake.identifier(stream.name),
@@ -147,7 +146,7 @@ def _audit(
         quarantined=quarantined,
         files_ingested_twice=figures["twice"],
         files_without_rows=len(without),
-        files_unreadable=unreadable,
+        files_unreadable=len(waiting(lake, stream)),
         files_changed=len(changed_files(lake, config, stream)),
         rows_misplaced=figures["misplaced"],
         gone=gone,
