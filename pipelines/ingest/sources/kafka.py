@@ -70,7 +70,7 @@ def values(source: KafkaSource, where: str, record: Column) -> list[Column]:
     """The event as text; where that is decoded from other bytes, these and the problem with them too. Raises ConfigError."""
     if source.value.format == "json":
         return [record.cast("string").alias("value")]
-    found = decoded(record, read_schema(source.value, where), framed=source.value.framing == "confluent")
+    found = decoded(record, read_schema(source.value, where), source.value.schema_id)
     return [
         found.getField("value").alias("value"),
         found.getField("problem").alias("problem"),
