@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.demo.broker import Broker
 from pipelines.jobs.accept_gap import accept_gap
-from pipelines.reconcile.audit.offsets import Checked, Offsets, audit_offsets
+from pipelines.reconcile.audit.holes import Checked
+from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.report.text import to_text
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
@@ -57,6 +58,7 @@ def test_holes_of_transactions_are_told_from_losses(kafka: Callable[..., KafkaRe
     found = audit(pipeline, down.checked)
     assert found == Offsets(partitions=2, missing=2, holes=56)
     assert pipeline.reland("playbacks").rows == 2
+    pipeline.settle(everything=True)
 
     # Retention takes the offsets: what was told of them is remembered.
     pipeline.delete_records("playbacks", pipeline.ends("playbacks"))

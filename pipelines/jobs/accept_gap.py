@@ -9,7 +9,7 @@ from pipelines.ingest.state import read_progress
 from pipelines.kafka.client import topic_now
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
-from pipelines.reconcile.audit.offsets import Checked, checked_in, unaccepted
+from pipelines.reconcile.audit.holes import Checked, checked_in, unaccepted
 from pipelines.reconcile.report.history import past_reports
 
 

@@ -17,7 +17,8 @@ from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
-from pipelines.reconcile.audit.offsets import Offsets, audit_offsets, checked_in
+from pipelines.reconcile.audit.holes import checked_in
+from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.span import Range
 
 
@@ -92,7 +93,7 @@ class StreamAudit:
             yield what, f"compare with what the producers sent; `rejoin accept-gap {self.stream} --yes` gives them up"
         if offsets.unasked:
             what = f"{offsets.unasked:,} {read} was not asked about them: it cannot be proven that no records were lost"
-            yield f"{what} ({offsets.why})", "run `rejoin reconcile` again when Kafka answers"
+            yield f"{what} ({offsets.why})", "put that right, then run `rejoin reconcile` again"
 
     def _undo(self, commit: ForeignCommit) -> str:
         restore = f"run `RESTORE TABLE {self.table} TO VERSION AS OF {commit.version - 1}`"
