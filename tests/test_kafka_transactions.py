@@ -1,20 +1,25 @@
 """Topics written in transactions: what was aborted does not land, offsets without a record are no losses, losses are found."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from pipelines.demo.broker import Broker
 from pipelines.jobs.accept_gap import accept_gap
 from pipelines.reconcile.audit.holes import Checked
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
+from pipelines.reconcile.report.document import to_json
 from pipelines.reconcile.report.text import to_text
 from tests import oracle
 from tests.kafka_replay import KafkaReplay, day
+
+ROOT = Path(__file__).parent.parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
@@ -36,6 +41,7 @@ def test_holes_of_transactions_are_told_from_losses(kafka: Callable[..., KafkaRe
     seen = next(each for each in first.audits if each.stream == "playbacks")
     assert (first.verdict, seen.offsets) == ("agrees", Offsets(partitions=2, holes=14))
     assert "; 14 offsets without a record" in to_text(first)
+    jsonschema.validate(json.loads(to_json(first)), json.loads((ROOT / "docs" / "report.schema.json").read_text()))
 
     for number in (10, 20, 30):
         pipeline.transaction("playbacks", playbacks[number : number + 10])
