@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
@@ -53,6 +53,16 @@ class KafkaReplay(Replay):
             key = event.get("profile_id") if isinstance(event, dict) else None
             records.append((key, json.dumps(event) if isinstance(event, dict) else event))
         produce(self.source(stream), stream, records)
+
+    def transaction(self, stream: str, events: Iterable[dict[str, Any]], *, commit: bool = True) -> None:
+        """Produce events in a transaction, which ends with a marker in each partition: an offset without a record."""
+        producer = Producer({"bootstrap.servers": self.broker.servers, "transactional.id": self.source(stream).topic})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for number, event in enumerate(events):
+            producer.produce(self.source(stream).topic, json.dumps(event), partition=number % 2)
+        producer.flush(30)
+        (producer.commit_transaction if commit else producer.abort_transaction)(30)
 
     def wave(self, impressions: Iterable[Any] = (), playbacks: Iterable[Any] = ()) -> None:
         self.send("impressions", impressions)

@@ -76,7 +76,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("kind", "value", "text"), VALUES)
 def test_a_value_becomes_json_exactly(kind: Any, value: Any, text: str) -> None:
-    assert to_json(encoded(schema(x=kind), {"x": value}), schema(x=kind), framed=False) == f'{{"x":{text}}}'
+    assert to_json(encoded(schema(x=kind), {"x": value}), schema(x=kind)) == f'{{"x":{text}}}'
 
 
 PAIR = schema(a="string", t=MICROS)
@@ -94,31 +94,32 @@ GARBAGE = [
     (b"\1\0\0\0\7" + GOOD, True, "does not begin with the byte 0"),
     (b"\0\0\0", True, "does not begin with the byte 0"),
     (b"\0\0\0\0\7" + GOOD[:-1], True, "not a value of the schema"),
+    (b"\0\0\0\1\7" + GOOD, True, "has schema id 263; the schema's is 7"),
 ]
 
 
 @pytest.mark.parametrize(("payload", "framed", "message"), GARBAGE)
 def test_what_does_not_decode_says_why(payload: bytes, framed: bool, message: str) -> None:
     with pytest.raises(NotAvroError) as raised:
-        to_json(payload, PAIR, framed=framed)
+        to_json(payload, PAIR, [7] if framed else [])
     assert message in str(raised.value)
 
 
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes_are_a_value_or_no_value(payload: bytes, framed: bool) -> None:
     with contextlib.suppress(NotAvroError):
-        assert set(json.loads(to_json(payload, PAIR, framed=framed))) == {"a", "t"}
+        assert set(json.loads(to_json(payload, PAIR, [7] if framed else []))) == {"a", "t"}
 
 
-@pytest.mark.parametrize("framed", [False, True])
-def test_a_generated_line_reads_back(framed: bool) -> None:
+@pytest.mark.parametrize("ids", [[], [300, 2]])
+def test_a_generated_line_reads_back(ids: list[int]) -> None:
     text = schema(a="string", t=["null", MILLIS], n=["null", "int"])
-    payload = from_json('{"a":"x","t":"2026-01-01T12:00:00.123Z","n":null}', text, framed=framed)
-    assert payload[:5] == bytes(5) or not framed
-    assert to_json(payload, text, framed=framed) == '{"a":"x","t":"2026-01-01T12:00:00.123000+00:00","n":null}'
+    payload = from_json('{"a":"x","t":"2026-01-01T12:00:00.123Z","n":null}', text, ids)
+    assert payload[:5] == b"\0\0\0\1\x2c" or not ids
+    assert to_json(payload, text, ids) == '{"a":"x","t":"2026-01-01T12:00:00.123000+00:00","n":null}'
     for broken in ('{"a":"x"', "[]", '{"a":null,"t":null,"n":1}', '{"a":"x","t":"yesterday","n":1}'):
         with pytest.raises(NotAvroError):
-            from_json(broken, text, framed=framed)
+            from_json(broken, text, ids)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def through_the_door(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Bronze and quarantine, in order of offset."""
     records = spark.createDataFrame(list(enumerate(payloads)), "offset bigint, value binary")
-    found = decoded(F.col("value"), EVENT, framed=False)
+    found = decoded(F.col("value"), EVENT)
     value = [found.getField("value").alias("value"), found.getField("problem").alias("problem"), F.col("value").alias("encoded")]
     when = F.lit("2026-06-01").cast("timestamp")
     raw = F.struct(

@@ -124,6 +124,21 @@ MISTAKES = [
         "streams.playbacks.source.value.format: json takes neither schema_file nor framing",
     ),
     (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, "
+        "value: {format: avro, schema_file: s, framing: confluent}}",
+        "streams.playbacks.source.value.schema_id: missing; give the registry's id of the schema in schema_file",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, "
+        "value: {format: avro, schema_file: s, framing: confluent, schema_id: seven}}",
+        "streams.playbacks.source.value.schema_id: Input should be a valid tuple",
+    ),
+    (
+        "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {format: avro, schema_file: s, "
+        "schema_id: 7}}",
+        "streams.playbacks.source.value.schema_id: stands in the frame of a value, so it needs framing: confluent",
+    ),
+    (
         "streams.playbacks.source={format: kafka, bootstrap_servers: b, topic: t, value: {format: protobuf}}",
         "streams.playbacks.source.value.format: Input should be 'json' or 'avro'",
     ),

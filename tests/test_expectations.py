@@ -27,6 +27,7 @@ SUMMARY = {
     "foreign_commits": 1,
     "dates_empty": 2,
     "offsets_missing": 0,
+    "offsets_unproven": 0,
     "offsets_ingested_twice": 2,
 }
 

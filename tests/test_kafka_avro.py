@@ -41,7 +41,7 @@ def values(root: Path) -> list[str]:
         file = root / f"{name}.avsc"
         record = {"type": "record", "name": name, "fields": [{"name": n, "type": ["null", t]} for n, t in fields.items()]}
         file.write_text(json.dumps(record))
-        found.append(f"streams.{name}.source.value={{format: avro, schema_file: {file}, framing: confluent}}")
+        found.append(f"streams.{name}.source.value={{format: avro, schema_file: {file}, framing: confluent, schema_id: [7, 8]}}")
     return found
 
 
@@ -55,7 +55,7 @@ def test_a_day_through_avro_topics_equals_the_day_through_files(
         kafka = KafkaReplay(spark, tmp_path / "avro", broker, values(tmp_path))
         written = run_generate(kafka.config, MODEL, 2, None)
         kafka.ingest()
-        kafka.send("playbacks", [None, b"\0\0\0\0\1 cut", b"no magic"])
+        kafka.send("playbacks", [None, b"\0\0\0\0\7 cut", b"no magic", b"\0\0\0\0\1 of another schema"])
         kafka.lose_checkpoint("ingest-playbacks")
         kafka.ingest()
         kafka.assert_each_record_landed_once()
@@ -66,8 +66,9 @@ def test_a_day_through_avro_topics_equals_the_day_through_files(
             assert ours == theirs
             assert len(ours) > 100
         rejected = kafka.rows("quarantine")
-        assert sum(count for count, _ in written.values()) + 3 == len(rejected) + sum(len(kafka.rows(name)) for name in own)
+        assert sum(count for count, _ in written.values()) + 4 == len(rejected) + sum(len(kafka.rows(name)) for name in own)
         assert {row["reason"] for row in rejected} == {"tombstone", "not_avro", "missing_required", "future_time"}
+        assert any(row["detail"] == "has schema id 1; the schema's is 7 or 8 (value.schema_id)" for row in rejected)
 
         (tmp_path / "playbacks.avsc").write_text("{")
         with pytest.raises(ConfigError, match="streams.playbacks.source.value.schema_file: .* is not an Avro schema"):

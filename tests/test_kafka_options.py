@@ -61,8 +61,8 @@ TRANSLATIONS = [
         {"ssl.keystore.location": "/me.p12", "ssl.keystore.password": "pw"},
     ),
     (
-        {"fetch.max.bytes": "1", "default.api.timeout.ms": "2", "client.id": "c"},
-        {"fetch.max.bytes": "1", "default.api.timeout.ms": "2", "client.id": "c"},
+        {"isolation.level": "read_uncommitted", "default.api.timeout.ms": "2", "client.id": "c"},
+        {"isolation.level": "read_uncommitted", "default.api.timeout.ms": "2", "client.id": "c"},
         {"client.id": "c"},
     ),
 ]
@@ -94,6 +94,7 @@ def test_a_login_that_cannot_be_read_is_not_shown() -> None:
 
 SASL = "security.protocol: SASL_SSL, sasl.mechanism: PLAIN"
 MISTAKES = [
+    ("isolation.level: committed", "isolation.level: allowed: read_uncommitted, read_committed"),
     ("security.protocol: sasl_ssl", "security.protocol: allowed: SASL_SSL, SSL, SASL_PLAINTEXT, PLAINTEXT"),
     ("security.protocol: SASL_SSL", "sasl.mechanism: missing, SASL_SSL needs it; allowed: PLAIN, SCRAM-SHA-256"),
     ("security.protocol: SASL_SSL, sasl.mechanism: GSSAPI", "sasl.mechanism: allowed: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),

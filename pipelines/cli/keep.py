@@ -67,6 +67,7 @@ def accept_gap(
     debug: Debug = False,
 ) -> None:
     """Give up records that Kafka no longer has, so that ingest goes on behind them; reconcile no longer misses them."""
+    from pipelines.control.gaps import Unproven
     from pipelines.jobs.accept_gap import accept_gap as job
     from pipelines.jobs.accept_gap import kafka_source
 
@@ -74,13 +75,12 @@ def accept_gap(
     topic = kafka_source(config, stream).topic
     gaps = job(open_lake(config, debug), config, stream, really=yes)
     if not gaps:
-        typer.echo(f"{stream}: no gap, Kafka has all that comes next; nothing to accept")
+        typer.echo(f"{stream}: no gap, Kafka has all that comes next, and reconcile has left nothing unproven; nothing to accept")
         return
     for gap in gaps:
-        typer.echo(f"{stream}: topic {topic} {gap}")
-    typer.echo(
-        "accepted: the next ingest goes on behind it" if yes else "not accepted: nothing has been changed; --yes accepts it"
-    )
+        typer.echo(f"{stream}: topic {gap.topic if isinstance(gap, Unproven) else topic} {gap}")
+    accepted = "accepted: ingest goes on behind what Kafka no longer has, and reconcile no longer misses it"
+    typer.echo(accepted if yes else "not accepted: nothing has been changed; --yes accepts it")
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -23,7 +23,7 @@ SECRETS = (
 FILES = ("ssl.truststore.location", "ssl.keystore.location")
 
 _ALIKE = ("security.protocol", "sasl.mechanism", "client.id", "client.rack", "request.timeout.ms")
-_SPARK_ONLY = ("default.api.timeout.ms", "fetch.max.bytes", "max.partition.fetch.bytes")
+_SPARK_ONLY = ("isolation.level", "default.api.timeout.ms", "fetch.max.bytes", "max.partition.fetch.bytes")
 NAMES = (
     *_ALIKE,
     *_SPARK_ONLY,
@@ -38,6 +38,7 @@ NAMES = (
 )
 
 _VALUES = {
+    "isolation.level": ("read_uncommitted", "read_committed"),
     "security.protocol": ("SASL_SSL", "SSL", "SASL_PLAINTEXT", "PLAINTEXT"),
     "sasl.mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
     "ssl.truststore.type": ("PEM",),

@@ -28,6 +28,7 @@ from pipelines.model.paths import is_local
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Partitioning = Literal["date", "hour"]
+SchemaId = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 
 # The files of a landing directory that hold events.
 FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
@@ -44,13 +45,18 @@ class FilesSource(Model):
     path: str
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
 class ValueConfig(Model):
     """What the values of a topic's records are: JSON, or Avro by the schema in a file; `confluent` framing has a schema id
-    ahead of it."""
+    ahead of it, which must be (one of) `schema_id`: the bytes of another schema may decode to values that nobody wrote."""
 
     format: Literal["json", "avro"] = "json"
     schema_file: str | None = None
     framing: Literal["none", "confluent"] = "none"
+    schema_id: Annotated[tuple[SchemaId, ...], BeforeValidator(_one_or_more)] = ()
 
     @model_validator(mode="after")
     def _schema_is_for_avro(self) -> "ValueConfig":
@@ -58,6 +64,10 @@ class ValueConfig(Model):
             raise ValueError("schema_file: missing; avro needs the file of a schema (.avsc)")
         if self.format == "json" and (self.schema_file is not None or self.framing != "none"):
             raise ValueError("format: json takes neither schema_file nor framing; allowed with them: avro")
+        if self.framing == "confluent" and not self.schema_id:
+            raise ValueError("schema_id: missing; give the registry's id of the schema in schema_file (or a list of ids)")
+        if self.framing == "none" and self.schema_id:
+            raise ValueError("schema_id: stands in the frame of a value, so it needs framing: confluent")
         return self
 
 

@@ -10,6 +10,7 @@ A row is one `Fact`; rows are appended, and the latest, or the greatest, counts:
 - `idle`: `stream`'s watermark was raised to `event_time` although it has no such event;
 - `ingest`: the state of `stream`'s writer, where no commit of bronze carries it (`pipelines.ingest.writer`);
 - `gap`: records of `stream` that Kafka no longer has and that somebody gave up;
+- `unproven`: offsets of `stream` without a row, of which Kafka can no longer tell, and that somebody gave up;
 - `lease`: who may do what only one may do, until when;
 - `streams`: the streams' names, ids, times and partitions, which never change.
 """

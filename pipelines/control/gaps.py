@@ -6,6 +6,7 @@ follows from it: ingest goes on with a checkpoint that is named after it, at the
 """
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -50,6 +51,29 @@ class Acceptance:
 
     def __str__(self) -> str:
         return f"topic {self.topic} {'; '.join(map(str, self.gaps))}"
+
+
+# Where offsets count on: topic, partition, and how often the topic had been accepted as made anew.
+Place = tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unproven:
+    """So many offsets of a place that ingest has read have no row, and Kafka can no longer tell whether they had a record."""
+
+    topic: str
+    partition: int
+    generation: int
+    count: int
+
+    @property
+    def place(self) -> Place:
+        return self.topic, self.partition, self.generation
+
+    def __str__(self) -> str:
+        return (
+            f"partition {self.partition}: {self.count:,} offsets have no row, and Kafka can no longer tell if they had a record"
+        )
 
 
 def find_gaps(consumed: Mapping[int, int], held: Mapping[int, tuple[int, int]], *, another: bool = False) -> list[Gap]:
@@ -100,6 +124,20 @@ def acceptance(stream: str, topic: str, topic_id: str | None, gaps: Iterable[Gap
 def accepted(facts: Facts, stream: str) -> list[Acceptance]:
     """All that was accepted for a stream, the latest last."""
     return [_acceptance(fact) for fact in facts.of_kind("gap", stream)]
+
+
+def unproven_acceptance(stream: str, unproven: Iterable[Unproven]) -> Fact:
+    """The fact that these are given up."""
+    return Fact(kind="unproven", stream=stream, detail={"offsets": [asdict(each) for each in unproven]})
+
+
+def accepted_unproven(facts: Facts, stream: str) -> dict[Place, int]:
+    """How many unproven offsets of each place were given up."""
+    found: dict[Place, int] = defaultdict(int)
+    for fact in facts.of_kind("unproven", stream):
+        for each in (Unproven(**each) for each in fact.detail["offsets"]):
+            found[each.place] += each.count
+    return found
 
 
 def _acceptance(fact: Fact) -> Acceptance:

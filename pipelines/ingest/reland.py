@@ -27,7 +27,7 @@ from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read, kafka_start
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
-from pipelines.ingest.position import position
+from pipelines.ingest.position import Position, position
 from pipelines.ingest.recovery import ORIGIN, content, in_quarantine, not_quarantined_before
 from pipelines.ingest.sources.files import landed_lines, landing_directory, read_lines
 from pipelines.ingest.sources.kafka import read_kafka_ranges
@@ -111,14 +111,14 @@ def reland(lake: Lake, config: Config, stream: EventStream, unreadable: Collecti
     return done
 
 
-def consumed_offsets(lake: Lake, stream: EventStream, source: KafkaSource, facts: Facts) -> dict[int, tuple[int | None, int]]:
-    """By partition, the first offset that ingest was to read (None: nothing tells), and the next after those that it has read."""
+def consumed(lake: Lake, stream: EventStream, source: KafkaSource, facts: Facts) -> tuple[Position, dict[int, int]]:
+    """Where ingest goes on; and by partition the first offset that it was to read, where that is known."""
     known = facts.last("ingest", stream.name)
     state = None if known is None else WriterState.from_dict(known.detail)
     place, base = position(lake, stream, source, facts, state), lake.checkpoint(f"ingest-{stream.name}")
     # Behind an accepted gap it has a checkpoint of its own, which begins there.
     starts = kafka_start(lake.spark, base, source.topic) if place.checkpoint == base else {}
-    return {partition: (starts.get(partition), end) for partition, end in place.offsets.items()}
+    return place, starts
 
 
 def files_without_rows(
@@ -146,9 +146,10 @@ def _lacking(lake: Lake, config: Config, stream: EventStream, bronze: DataFrame,
 def _lacking_records(lake: Lake, config: Config, stream: EventStream, source: KafkaSource, bronze: DataFrame) -> DataFrame:
     ranges = {}
     facts = read_facts(lake)
-    starts = _known_starts(facts, stream.name, source, bronze)
-    for partition, (start, end) in consumed_offsets(lake, stream, source, facts).items():
-        first = starts.get(partition) if start is None else start
+    position, starts = consumed(lake, stream, source, facts)
+    starts = {**_known_starts(facts, stream.name, source, bronze), **starts}
+    for partition, end in position.offsets.items():
+        first = starts.get(partition)
         if first is not None and first < end:
             ranges[partition] = [(first, end - 1)]
     if not ranges:

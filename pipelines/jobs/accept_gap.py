@@ -1,13 +1,16 @@
-"""Accept gap: give up records that Kafka no longer has, so that ingest goes on behind them."""
+"""Accept gap: give up records that Kafka no longer has, so that ingest goes on behind them; and offsets without a row of which
+Kafka can no longer tell whether they had a record, so that reconcile no longer misses them."""
 
 from pipelines.config.model import Config, KafkaSource
 from pipelines.context import open_context
-from pipelines.control.gaps import Gap, acceptance, after
+from pipelines.control.gaps import Gap, Unproven, acceptance, accepted_unproven, after, unproven_acceptance
 from pipelines.ingest.position import position
 from pipelines.ingest.state import read_progress
 from pipelines.kafka.client import topic_now
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
+from pipelines.reconcile.audit.holes import Checked, checked_in, unaccepted
+from pipelines.reconcile.report.history import past_reports
 
 
 def kafka_source(config: Config, stream: str) -> KafkaSource:
@@ -20,8 +23,8 @@ def kafka_source(config: Config, stream: str) -> KafkaSource:
     return source
 
 
-def accept_gap(lake: Lake, config: Config, stream: str, *, really: bool) -> list[Gap]:
-    """The gaps that ingest would stop at now; with `really`, they are accepted."""
+def accept_gap(lake: Lake, config: Config, stream: str, *, really: bool) -> list[Gap | Unproven]:
+    """The gaps that ingest would stop at now, and what the last reconciliation left unproven; with `really`, accepted."""
     source = kafka_source(config, stream)
     events = lake.streams.named(stream)
     with open_context(lake, config) as context:
@@ -32,4 +35,12 @@ def accept_gap(lake: Lake, config: Config, stream: str, *, really: bool) -> list
         if gaps and really:
             offsets = after(gaps, place.offsets, topic.held)
             context.control.write(acceptance(stream, source.topic, topic.id, gaps, offsets))
-    return gaps
+        unproven = unaccepted(_checked(lake, stream), accepted_unproven(context.facts, stream))
+        if unproven and really:
+            context.control.write(unproven_acceptance(stream, unproven))
+    return [*gaps, *unproven]
+
+
+def _checked(lake: Lake, stream: str) -> list[Checked]:
+    audits = [each for report in past_reports(lake)[-1:] for each in report.get("bronze", ()) if each["stream"] == stream]
+    return [checked for audit in audits for checked in checked_in(audit)]

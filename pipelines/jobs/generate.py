@@ -93,11 +93,11 @@ def _encoder(target: KafkaSource, where: str) -> Callable[[str], str | bytes]:
     """How a line becomes the value of a record; one that is no event of an Avro schema stays as it is, for the door to refuse."""
     if target.value.format == "json":
         return lambda line: line
-    schema, framed = read_schema(target.value, where), target.value.framing == "confluent"
+    schema = read_schema(target.value, where)
 
     def encode(line: str) -> str | bytes:
         try:
-            return from_json(line, schema, framed=framed)
+            return from_json(line, schema, target.value.schema_id)
         except NotAvroError:
             return line
 

@@ -4,14 +4,15 @@ In the text, keys are the schema's field names. Instants are ISO-8601 with micro
 are numbers with all their digits. Bytes are base64. NaN and the infinities, which JSON does not have, are text, so that a numeric
 column refuses them.
 
-A framed value begins with what Confluent's serializers put there: a byte 0 and four of the schema's id, which is not looked at.
+A framed value begins with what Confluent's serializers put there: a byte 0 and four of the schema's id. `ids` are those that the
+schema has; none means that values are not framed.
 """
 
 import base64
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -48,11 +49,13 @@ def read_schema(value: ValueConfig, where: str) -> str:
     return text
 
 
-def to_json(payload: bytes, schema: str, *, framed: bool) -> str:
+def to_json(payload: bytes, schema: str, ids: Sequence[int] = ()) -> str:
     """The value as JSON text. Raises NotAvroError."""
-    if framed and (len(payload) < _FRAME or payload[:1] != _MAGIC):
+    if ids and (len(payload) < _FRAME or payload[:1] != _MAGIC):
         raise NotAvroError("does not begin with the byte 0 and a schema id of four bytes")
-    stream = io.BytesIO(payload[_FRAME:] if framed else payload)
+    if ids and (id := int.from_bytes(payload[1:_FRAME], "big")) not in ids:
+        raise NotAvroError(f"has schema id {id}; the schema's is {' or '.join(map(str, ids))} (value.schema_id)")
+    stream = io.BytesIO(payload[_FRAME:] if ids else payload)
     try:
         record = fastavro.schemaless_reader(stream, _parsed(schema), None)
     except Exception as error:  # whatever garbage leads to: ends of input, impossible lengths, times beyond the calendar
@@ -63,12 +66,12 @@ def to_json(payload: bytes, schema: str, *, framed: bool) -> str:
     return _text(record)
 
 
-def from_json(line: str, schema: str, *, framed: bool) -> bytes:
-    """The event as an Avro value. Raises NotAvroError where the line is no event of the schema."""
+def from_json(line: str, schema: str, ids: Sequence[int] = ()) -> bytes:
+    """The event as an Avro value, framed with the first of the ids. Raises NotAvroError where it is no event of the schema."""
     try:
         event = json.loads(line)
         moments = {name: datetime.fromisoformat(event[name].replace("Z", "+00:00")) for name in _times(schema) & event.keys()}
-        stream = io.BytesIO(bytes(_FRAME) if framed else b"")
+        stream = io.BytesIO(_MAGIC + ids[0].to_bytes(_FRAME - 1, "big") if ids else b"")
         stream.seek(0, io.SEEK_END)
         fastavro.schemaless_writer(stream, _parsed(schema), {**event, **moments})
     except Exception as error:

@@ -44,7 +44,9 @@ def topic_now(source: KafkaSource, where: str) -> Topic:
     """Raises SourceError as above."""
     partitions = range(partition_count(source, where))
     id = topic_id(source, where)
-    consumer = Consumer({**_settings(source, where), "group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False})
+    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False}
+    # Transactions that are open do not make a topic shorter than what has been read of it, whatever was read then.
+    consumer = Consumer({**_settings(source, where), **own, "isolation.level": "read_uncommitted"})
     try:
         held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=_TIMEOUT) for p in partitions}
     except KafkaException as error:

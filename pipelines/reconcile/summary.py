@@ -52,6 +52,7 @@ def _summary(run: Reconciliation) -> dict[str, float]:
         "foreign_commits": sum(len(audit.history.foreign) for audit in run.audits),
         "dates_empty": _dates_empty(run.hours),
         "offsets_missing": sum(audit.offsets.missing for audit in run.audits),
+        "offsets_unproven": sum(audit.offsets.unproven + audit.offsets.unasked for audit in run.audits),
         "offsets_ingested_twice": sum(audit.offsets.twice for audit in run.audits),
     }
 

@@ -1,4 +1,7 @@
-"""A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence."""
+"""A Kafka topic as a source. Data that Kafka no longer has stops the query (`failOnDataLoss`): no gap is passed in silence.
+
+Of a topic written in transactions only committed records are read, unless `isolation.level` says otherwise.
+"""
 
 import json
 import os
@@ -67,7 +70,7 @@ def values(source: KafkaSource, where: str, record: Column) -> list[Column]:
     """The event as text; where that is decoded from other bytes, these and the problem with them too. Raises ConfigError."""
     if source.value.format == "json":
         return [record.cast("string").alias("value")]
-    found = decoded(record, read_schema(source.value, where), framed=source.value.framing == "confluent")
+    found = decoded(record, read_schema(source.value, where), source.value.schema_id)
     return [
         found.getField("value").alias("value"),
         found.getField("problem").alias("problem"),
@@ -84,6 +87,7 @@ def _starting(source: KafkaSource, offsets: Mapping[int, int], partitions: int) 
 def _options(source: KafkaSource, where: str) -> dict[str, str]:
     """Spark's options. Hold secrets, of which the session keeps its plans and its page free (pipelines/session.py)."""
     client = for_java(resolved_options(source, where), shaded="DATABRICKS_RUNTIME_VERSION" in os.environ)
+    client = {"isolation.level": "read_committed", **client}
     options = {"kafka.bootstrap.servers": servers_of(source, where), **{f"kafka.{name}": value for name, value in client.items()}}
     options |= {"subscribe": source.topic, "failOnDataLoss": "true"}
     if source.max_offsets_per_trigger is not None:

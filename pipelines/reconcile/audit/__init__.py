@@ -1,1 +1,2 @@
-"""The audit of bronze from metadata: its columns, the Delta log, and what ingest's checkpoint has read; never the sources."""
+"""The audit of bronze from metadata: its columns, the Delta log, and what ingest's checkpoint has read. Of sources, Kafka alone
+is asked, about offsets that have no row."""

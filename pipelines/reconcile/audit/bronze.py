@@ -1,6 +1,6 @@
 """What bronze of a stream lacks, has twice, or has in a wrong partition, from metadata and bronze's own columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from pipelines.lake.files import gone_files, reading_around, unreadable_rows
 from pipelines.lake.tables import Lake, at
 from pipelines.model.events import EventStream
 from pipelines.reconcile.audit.history import BronzeHistory, ForeignCommit, bronze_history
+from pipelines.reconcile.audit.holes import checked_in
 from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.span import Range
 
@@ -88,7 +89,19 @@ class StreamAudit:
             f"{self.rows_misplaced:,} rows are in the partition of another event time": self.rows_misplaced,
         }
         found = [Finding(what=f"{self.stream}: {what}", remedy=reland) for what, count in counted.items() if count]
+        found += [Finding(what=f"{self.stream}: {what}", remedy=remedy) for what, remedy in self._unproven()]
         return [*found, *(Finding(what=f"{self.stream}: {each}", remedy=self._undo(each)) for each in self.history.foreign)]
+
+    def _unproven(self) -> Iterator[tuple[str, str]]:
+        """Offsets at which records may have been lost, or there were none; and what to do."""
+        offsets, read = self.offsets, "Kafka offsets that ingest has read have no row, and Kafka"
+        if offsets.unproven:
+            none = "markers and aborted records of transactions, and compaction, leave offsets without a record"
+            what = f"{offsets.unproven:,} {read} no longer keeps them: it cannot be proven that no records were lost ({none})"
+            yield what, f"compare with what the producers sent; `rejoin accept-gap {self.stream} --yes` gives them up"
+        if offsets.unasked:
+            what = f"{offsets.unasked:,} {read} was not asked about them: it cannot be proven that no records were lost"
+            yield f"{what} ({offsets.why})", "put that right, then run `rejoin reconcile` again"
 
     def _undo(self, commit: ForeignCommit) -> str:
         restore = f"run `RESTORE TABLE {self.table} TO VERSION AS OF {commit.version - 1}`"
@@ -117,14 +130,12 @@ _FIGURES = (*_COUNTS, "files_ingested_twice", "files_without_rows", "files_unrea
 def audit_bronze(lake: Lake, config: Config, span: Range, last: Mapping[str, Any] | None) -> list[StreamAudit]:
     """Audit both streams, the outcomes first. `last` is the report of the last run: the log is read from where that had ended."""
     reach = {"outcome": span, "exposure": span.reaching_back(rule_of(config).window)}
-    known = {each["stream"]: each["history"] for each in (last or {}).get("bronze", ())}
+    known = {each["stream"]: each for each in (last or {}).get("bronze", ())}
     both = lake.streams.outcome, lake.streams.exposure
-    return [_audit(lake, config, stream, span, reach[stream.role], known.get(stream.name)) for stream in both]
+    return [_audit(lake, config, stream, span, reach[stream.role], known.get(stream.name, {})) for stream in both]
 
 
-def _audit(
-    lake: Lake, config: Config, stream: EventStream, span: Range, reach: Range, before: Mapping[str, Any] | None
-) -> StreamAudit:
+def _audit(lake: Lake, config: Config, stream: EventStream, span: Range, reach: Range, before: Mapping[str, Any]) -> StreamAudit:
     source = config.streams[stream.name].source
     # What ingest has finished first, then bronze: so a file is not missed that is just being written.
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")) if isinstance(source, FilesSource) else None
@@ -134,7 +145,7 @@ def _audit(
         figures = _figures(lake, stream, span, reach, read, landing)
         suspects = figures.pop("suspects")
         without = files_without_rows(lake, config, stream, landing, suspects) if suspects else []
-        offsets = audit_offsets(lake, stream, source) if isinstance(source, KafkaSource) else Offsets()
+        offsets = audit_offsets(lake, stream, source, checked_in(before)) if isinstance(source, KafkaSource) else Offsets()
         quarantined, ingested = _meanwhile(lake, stream, span, figures)
     return StreamAudit(
         stream=stream.name,
@@ -151,7 +162,7 @@ def _audit(
         rows_misplaced=figures["misplaced"],
         gone=gone,
         rows_lost=unreadable_rows(lake, stream.name, gone),
-        history=_history(lake, stream.name, before),
+        history=_history(lake, stream.name, before.get("history")),
         offsets=offsets,
     )
 

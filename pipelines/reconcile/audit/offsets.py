@@ -1,8 +1,8 @@
-"""Kafka offsets of a stream: which of those that ingest has read landed, in bronze or in quarantine, once."""
+"""Kafka offsets of a stream: which of those that ingest has read landed, in bronze or in quarantine, once; and what the others
+are, as far as Kafka tells (`pipelines.reconcile.audit.holes`)."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import add, or_
 
@@ -10,69 +10,134 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import KafkaSource
-from pipelines.control.gaps import Acceptance, accepted
+from pipelines.control.gaps import Acceptance, Place, accepted, accepted_unproven
 from pipelines.control.store import read_facts
+from pipelines.ingest.position import Position, check_continues
 from pipelines.ingest.recovery import in_quarantine
-from pipelines.ingest.reland import consumed_offsets
+from pipelines.ingest.reland import consumed
+from pipelines.ingest.sources.kafka import read_kafka_ranges
 from pipelines.lake.tables import Lake, at
+from pipelines.model.errors import SourceError
 from pipelines.model.events import EventStream
+from pipelines.reconcile.audit.holes import Checked, Holes, Landed, Spans, accepted_spans, count_holes, outside, size, unaccepted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offsets:
-    """Kafka partitions that a stream was read from. Of the offsets that ingest's checkpoint says it has read, those that landed
-    neither in bronze nor in quarantine: `given_up` within an accepted gap, `missing` outside of any; `twice`: records that landed
-    more than once. A transaction's markers take offsets too: topics written in transactions show them as missing."""
+    """Kafka partitions that a stream was read from. Of the offsets that ingest's checkpoint says it has read, those that have no
+    row: `holes` without a record; `missing` with one; `unproven`, of which Kafka can no longer tell; `unasked`, of which it did
+    not, for the reason `why`; `given_up` within an accepted gap, or unproven and accepted. `twice`: records that landed more than
+    once. `checked` is what the next audit continues from."""
 
     partitions: int = 0
     missing: int = 0
     twice: int = 0
     given_up: int = 0
+    holes: int = 0
+    unproven: int = 0
+    unasked: int = 0
+    why: str | None = None
+    checked: tuple[Checked, ...] = field(default=(), compare=False)
 
 
-_Spans = list[tuple[int, int]]
-# Where offsets count on: topic, partition, and how often the topic had been accepted as made anew when the row landed.
-_Place = tuple[str, int, int]
 _PLACE = ("source", "source_partition", "generation")
+_RECORD = ["source_partition", "source_offset"]
 
 
-def audit_offsets(lake: Lake, stream: EventStream, source: KafkaSource) -> Offsets:
-    """Audit the offsets of all dates, outside of none."""
+def audit_offsets(lake: Lake, stream: EventStream, source: KafkaSource, last: Iterable[Checked]) -> Offsets:
+    """Audit the offsets of all dates, outside of none. `last` is what the last audit has checked."""
     # What ingest has finished first, then what it has written: so none is missed that is being written.
     facts = read_facts(lake)
-    bounds = consumed_offsets(lake, stream, source, facts)
+    position, starts = consumed(lake, stream, source, facts)
     acceptances = accepted(facts, stream.name)
-    gaps = _accepted_spans(acceptances)
+    gaps = accepted_spans(acceptances)
     newest = sum(each.made_anew for each in acceptances if each.topic == source.topic)
-    landed = _landed(lake, stream.name, acceptances, _finished(bounds, source.topic, newest))
-    each = (
-        landed.groupBy(*_PLACE)
-        .agg(
-            F.min("source_offset").alias("first"),
-            F.max("source_offset").alias("last"),
-            F.count("*").alias("rows"),
-            F.count_distinct("source_offset").alias("offsets"),
-            # The same offset at another time is another record: of a topic that was made anew.
-            F.count_distinct(F.struct("source_offset", "source_time")).alias("records"),
-            F.count_distinct(F.when(_within(gaps), F.col("source_offset"))).alias("within"),
-        )
-        .collect()
+    ends = {(source.topic, partition, newest): end for partition, end in position.offsets.items()}
+    landed = _landed(lake, stream.name, acceptances, _finished(position.offsets, source.topic, newest))
+    known = {each.place: each for each in last}
+    figures = _figures(landed, gaps, known).collect()
+    there = {tuple(row[n] for n in _PLACE): Landed(**{f.name: row[f.name] for f in fields(Landed)}) for row in figures}
+    counts = {}
+    for place in sorted({*there, *ends}):
+        start = starts.get(place[1]) if place in ends else None
+        counts[place] = count_holes(place, there.get(place), known.get(place), gaps.get(place, []), start, ends.get(place))
+    missing: dict[Place, int] = {}
+    # Kafka has nothing of topics of before.
+    unproven = {place: count.above for place, count in counts.items() if place not in ends}
+    asked, unasked, why = {place: counts[place] for place in ends if counts[place].above}, 0, None
+    if asked:
+        try:
+            missing, gone = _ask(lake, stream, source, position, asked, landed, gaps)
+            unproven |= gone
+        except SourceError as error:
+            why, unasked = str(error), sum(count.above for count in asked.values())
+            counts |= {place: count.unasked for place, count in asked.items()}
+    judged = {place: count.judged(missing.get(place, 0), unproven.get(place, 0)) for place, count in counts.items()}
+    checked = [each for each, _ in judged.values()]
+    open_ = {each.place: each.count for each in unaccepted(checked, accepted_unproven(facts, stream.name))}
+    return Offsets(
+        partitions=len({place[:2] for place in there}),
+        missing=sum(lost for _, lost in judged.values()),
+        twice=sum(row["rows"] - row["records"] for row in figures),
+        given_up=sum(count.given_up for count in counts.values()) + sum(each.unproven for each in checked) - sum(open_.values()),
+        holes=sum(each.holes for each in checked),
+        unproven=sum(open_.values()),
+        unasked=unasked,
+        why=why,
+        checked=tuple(checked),
     )
-    missing = given_up = 0
-    found: dict[_Place, tuple[int, int]] = {}
-    for row in each:
-        place = row["source"], row["source_partition"], row["generation"]
-        first, last = found[place] = row["first"], row["last"]
-        gap = _size([(max(first, a), min(last, b)) for a, b in gaps.get(place, [])]) - row["within"]
-        given_up += gap
-        missing += last - first + 1 - row["offsets"] - gap
-    for partition, (start, end) in bounds.items():
-        place = source.topic, partition, newest
-        first, last = found.get(place, (end, end - 1))
-        edges = [(first if start is None else start, first - 1), (last + 1, end - 1)]
-        missing += _size([span for edge in edges for span in _outside(gaps.get(place, []), *edge)])
-    twice = sum(row["rows"] - row["records"] for row in each)
-    return Offsets(partitions=len({place[:2] for place in found}), missing=missing, twice=twice, given_up=given_up)
+
+
+def _figures(landed: DataFrame, gaps: Mapping[Place, Spans], known: Mapping[Place, Checked]) -> DataFrame:
+    """What has landed of each place (see `Landed`), in how many `rows`, of how many `records`."""
+    # The same offset at another time is another record: of a topic that was made anew.
+    times = F.count_distinct(F.struct("source_time"))
+    by_offset = landed.groupBy(*_PLACE, "source_offset").agg(F.count("*").alias("rows"), times.alias("records"))
+    given_up, below = _within(gaps), _within({place: [(0, each.to - 1)] for place, each in known.items()})
+    return by_offset.groupBy(*_PLACE).agg(
+        F.min("source_offset").alias("first"),
+        F.max("source_offset").alias("last"),
+        F.sum("rows").alias("rows"),
+        F.sum("records").alias("records"),
+        F.count_if(given_up).alias("within"),
+        F.count_if(~given_up).alias("outside"),
+        F.count_if(~given_up & below).alias("below"),
+    )
+
+
+def _ask(
+    lake: Lake,
+    stream: EventStream,
+    source: KafkaSource,
+    position: Position,
+    counts: Mapping[Place, Holes],
+    landed: DataFrame,
+    gaps: Mapping[Place, Spans],
+) -> tuple[dict[Place, int], dict[Place, int]]:
+    """Of the holes above what has been checked: how many are records that Kafka has, and how many offsets it no longer keeps.
+    Raises SourceError where it does not tell."""
+    held = check_continues(stream.name, source, position).held
+    spans = {place[1]: (max(count.checked.to, held[place[1]][0]), count.end - 1) for place, count in counts.items()}
+    ranges = {partition: [span] for partition, span in spans.items() if size([span])}
+    there = landed.where(_within({place: [(count.checked.to, count.end - 1)] for place, count in counts.items()}))
+    there = there.dropDuplicates(_RECORD)
+    missing = {}
+    if ranges:
+        records = read_kafka_ranges(lake.spark, source, f"streams.{stream.name}.source", ranges)
+        lacking = records.select(*(f"__raw.{name}" for name in _RECORD)).join(there, _RECORD, "left_anti")
+        missing = _by_partition(lacking)
+        # What retention has taken meanwhile was not read, and is not taken for holes.
+        held = check_continues(stream.name, source, position).held
+    old = {place: (count.checked.to, min(held[place[1]][0], count.end) - 1) for place, count in counts.items()}
+    old = {place: span for place, span in old.items() if size([span])}
+    rows = there.where(_within({place: [span] for place, span in old.items()}) & ~_within(gaps))
+    kept = _by_partition(rows) if old else {}
+    unproven = {place: size(outside(gaps.get(place, []), *span)) - kept.get(place[1], 0) for place, span in old.items()}
+    return {place: missing.get(place[1], 0) for place in counts}, unproven
+
+
+def _by_partition(rows: DataFrame) -> dict[int, int]:
+    return {row["source_partition"]: row["count"] for row in rows.groupBy("source_partition").count().collect()}
 
 
 def _landed(lake: Lake, stream: str, acceptances: Sequence[Acceptance], finished: Column) -> DataFrame:
@@ -88,29 +153,14 @@ def _with_generation(rows: DataFrame, acceptances: Sequence[Acceptance]) -> Data
     return of_kafka.select("source", "source_partition", generation.alias("generation"), "source_offset", "source_time")
 
 
-def _finished(bounds: Mapping[int, tuple[int | None, int]], topic: str, generation: int) -> Column:
+def _finished(bounds: Mapping[int, int], topic: str, generation: int) -> Column:
     """Whether an offset is among those that ingest has finished; of another topic, or of one that was replaced, each is."""
-    ends = [(F.col("source_partition") == number) & (F.col("source_offset") < end) for number, (_, end) in bounds.items()]
+    ends = [(F.col("source_partition") == number) & (F.col("source_offset") < end) for number, end in bounds.items()]
     current = (F.col("source") == topic) & (F.col("generation") == generation)
     return ~current | reduce(or_, ends, F.lit(False))
 
 
-def _accepted_spans(acceptances: Sequence[Acceptance]) -> dict[_Place, _Spans]:
-    """The offsets given up at each place, as spans with both ends inclusive, none overlapping another."""
-    spans: dict[_Place, _Spans] = defaultdict(list)
-    generations: dict[str, int] = defaultdict(int)
-    for each in acceptances:
-        for gap in each.gaps:
-            known = spans[(each.topic, gap.partition, generations[each.topic])]
-            # Of two that were accepted at once, the second is the first, or continues it.
-            first = max([gap.first, *(end + 1 for _, end in known)])
-            if gap.last is not None and first <= gap.last:
-                known.append((first, gap.last))
-        generations[each.topic] += each.made_anew
-    return spans
-
-
-def _within(gaps: Mapping[_Place, _Spans]) -> Column:
+def _within(gaps: Mapping[Place, Spans]) -> Column:
     here = F.struct(*(F.col(name) for name in _PLACE))
     inside = [
         (here == F.struct(F.lit(topic), F.lit(partition), F.lit(generation))) & F.col("source_offset").between(*span)
@@ -118,15 +168,3 @@ def _within(gaps: Mapping[_Place, _Spans]) -> Column:
         for span in spans
     ]
     return reduce(or_, inside, F.lit(False))
-
-
-def _outside(gaps: _Spans, first: int, last: int) -> _Spans:
-    """What is left of a span without the gaps."""
-    spans = [(first, last)]
-    for gap_first, gap_last in gaps:
-        spans = [part for a, b in spans for part in ((a, min(b, gap_first - 1)), (max(a, gap_last + 1), b))]
-    return spans
-
-
-def _size(spans: _Spans) -> int:
-    return sum(max(0, last - first + 1) for first, last in spans)

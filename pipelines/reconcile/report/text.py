@@ -36,7 +36,9 @@ def to_text(run: Reconciliation) -> str:
 
 def _stream(audit: StreamAudit) -> str:
     rejected = sum(audit.quarantined.values())
-    gaps = f"; {audit.offsets.given_up:,} offsets in accepted gaps" if audit.offsets.given_up else ""
+    offsets = audit.offsets
+    gaps = f"; {offsets.given_up:,} offsets in accepted gaps" if offsets.given_up else ""
+    gaps += f"; {offsets.holes:,} offsets without a record" if offsets.holes else ""
     of_dates = f"; of these dates {audit.accepted:,}" if audit.accepted != audit.ingested else ""
     lines = judged(audit.ingested, rejected, audit.quarantined, f"{audit.late:,} late{of_dates}")
     return f"  {audit.stream:<10} {lines}{gaps}"
