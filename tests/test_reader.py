@@ -104,10 +104,23 @@ def test_a_lake_at_a_uri_or_in_a_catalog_is_left_to_spark(lake: str) -> None:
     assert isinstance(open_reader(settings, lambda: cast(Lake, None)), SparkReader)
 
 
-@pytest.mark.parametrize("where", ["no such column", "nope = 1", "seen = 1 garbage", "event_date = 'soon'"])
-def test_a_wrong_condition_is_one_error(merged: Lake, where: str) -> None:
-    with pytest.raises(RejoinError, match="--where"):
-        show(open_reader(merged.config, no_spark), "attributed_playbacks", where, 5)
+WRONG = {
+    "nope = 1": "no column nope; there are playback_id, seen, event_time, more, event_date",
+    "seen = 1 garbage": "garbage",
+    "event_date = 'soon'": "soon",
+    "playback_id = 1": "p\\d+' to value of Int64|CAST_INVALID_INPUT",  # known when rows are read
+    "seen = (SELECT 1 FROM nowhere)": "subquery|nowhere",  # at which delta-rs panics
+}
+
+
+def test_a_wrong_condition_is_one_line_of_either_reader(merged: Lake, capfd: pytest.CaptureFixture[str]) -> None:
+    for reader in (LocalReader(merged.root), SparkReader(merged)):
+        for where, reason in WRONG.items():
+            with pytest.raises(RejoinError, match=reason) as error:
+                show(reader, "attributed_playbacks", where, 5)
+            assert str(error.value).startswith(f"--where {where}: attributed_playbacks: ")
+            assert not [word for word in ("\n", "An error occurred", "backtrace") if word in str(error.value)]
+    assert "panicked" not in capfd.readouterr().err
 
 
 # The ledger -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What every command shares: the application, common options, how a configuration and a lake are opened, how an error ends."""
 
 import logging
+import os
 import signal
 import socketserver
 import sys
@@ -103,6 +104,8 @@ def main() -> NoReturn:
     if not debug:
         # Py4J logs the interrupt that stops us, with its stack trace.
         logging.getLogger().addHandler(logging.NullHandler())
+        # Where it is set, delta-rs appends a stack of a hundred frames to what it says.
+        os.environ["RUST_BACKTRACE"] = "0"
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
 

@@ -76,12 +76,9 @@ def export(reader: TableReader, table: str, where: str | None, out: Path) -> int
 
 
 def _select(reader: TableReader, table: str, where: str | None, limit: int | None = None) -> pa.RecordBatchReader:
-    """The rows that satisfy a SQL condition. Raises RejoinError that names what is wrong."""
+    """The rows that satisfy a SQL condition."""
     require(reader, table)
-    try:
-        return reader.scan(table, None, where if where is not None else (), limit)
-    except RejoinError as error:
-        raise RejoinError(f"--where {where}: {error}") from None
+    return reader.scan(table, None, where if where is not None else (), limit)
 
 
 def _write_parquet(rows: pa.RecordBatchReader, out: Path) -> int:

@@ -3,7 +3,10 @@
 Both readers answer the same. Times are UTC with microseconds. Row order is not guaranteed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,13 +16,21 @@ import pyarrow as pa
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
 from pipelines.config.streams import table_names
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import RejoinError, first_line
 from pipelines.model.paths import is_local
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from pipelines.lake.tables import Lake
+
+# Of an error of delta-rs, or of Spark: what it came through, and how it says that there is no such column.
+_LAYERS = re.compile(
+    r"^(?:Generic \w* ?error: |(?:C Data interface|Arrow|Error during planning)(?: error)?: |(?:\S+ )*?caused by )+"
+)
+_ARROW_ERROR = re.compile(r'ArrowError\((\w+)(?:\("([^"]*)"\))?')
+_NO_FIELD = re.compile(r"No field named (\S+)\. .*Valid fields are ([^.]*)")
+_UNRESOLVED = re.compile(r"\[UNRESOLVED_COLUMN\S*\].* with name (\S+) cannot be resolved.*\[(`.*?)\]")
 
 Condition = tuple[str, str, Any]
 """A column, one of `=`, `<=`, `>=`, `in`, and a value of the column's type (`in`: a list of them); null never satisfies one."""
@@ -43,9 +54,10 @@ class TableReader(Protocol):
         where: str | Sequence[Condition] = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        """The rows that satisfy all conditions, or a condition of the user's in the engine's SQL, which may raise RejoinError.
+        """The rows that satisfy all conditions, or a condition of the user's (`--where`) in the engine's SQL.
 
-        `limit` says that the caller reads no more rows than that; more may come.
+        `limit` says that the caller reads no more rows than that; more may come. Raises RejoinError, also while rows are read,
+        where the condition cannot be evaluated, or a file cannot be read.
         """
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
@@ -108,14 +120,12 @@ class LocalReader:
         where: str | Sequence[Condition] = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        from deltalake.exceptions import DeltaError
-
         predicate = f"({where})" if isinstance(where, str) else " AND ".join(map(_sql, where)) or None
-        try:
-            found = self._open(table).scan(columns=None if columns is None else list(columns), predicate=predicate)
-            return pa.RecordBatchReader.from_stream(found)
-        except DeltaError as error:
-            raise RejoinError(f"{table}: {' '.join(str(error).split())}") from None
+        opened = self._open(table)
+        with _told(table, where), _unheard() if isinstance(where, str) else nullcontext():
+            found = opened.scan(columns=None if columns is None else list(columns), predicate=predicate)
+            rows = pa.RecordBatchReader.from_stream(found)
+        return pa.RecordBatchReader.from_batches(rows.schema, _read(rows, table, where))
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
         return sorted({partition[column] for partition in self._open(table).partitions()})
@@ -169,12 +179,11 @@ class SparkReader:
         where: str | Sequence[Condition] = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        from pyspark.errors import AnalysisException, ParseException
         from pyspark.sql import functions as F
 
         self.lake.require(table)
         rows = self.lake.read(table)
-        try:
+        with _told(table, where, first_line):
             if isinstance(where, str):
                 rows = rows.where(where)
             else:
@@ -184,8 +193,6 @@ class SparkReader:
                     rows = rows.where(tests[operator](value))
             rows = rows if columns is None else rows.select(*(f"`{name}`" for name in columns))
             return (rows if limit is None else rows.limit(limit)).toArrow().to_reader()
-        except (AnalysisException, ParseException) as error:
-            raise RejoinError(f"{table}: {str(error).strip().splitlines()[0]}") from None
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
         return sorted(str(row[0]) for row in self.lake.read(table).select(column).distinct().collect())
@@ -198,6 +205,53 @@ class SparkReader:
 
     def count(self, table: str) -> int:
         return self.lake.read(table).count()
+
+
+def _read(rows: pa.RecordBatchReader, table: str, where: str | Sequence[Condition]) -> Iterator[pa.RecordBatch]:
+    with _told(table, where):
+        yield from rows
+
+
+@contextmanager
+def _told(table: str, where: str | Sequence[Condition], said: Callable[[BaseException], str] = str) -> Iterator[None]:
+    """Within, an engine's error becomes a RejoinError of one line. delta-rs panics at what it has not implemented, such as a
+    subquery, which is no Exception."""
+    try:
+        yield
+    except (RejoinError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        reason = _reason(said(error)) if isinstance(error, Exception) else "delta-rs does not have all of SQL, e.g. no subquery"
+        raise RejoinError(f"{f'--where {where}: ' if isinstance(where, str) else ''}{table}: {reason}") from error
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Within, nothing reaches stderr: a panic of delta-rs is printed before it is raised."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _reason(said: str) -> str:
+    """What an engine says, without the layers that it came through and the stack that it may append.
+
+    >>> _reason("Generic DeltaTable error: Schema error: No field named nope.\\nValid fields are a, b.")
+    'no column nope; there are a, b'
+    >>> _reason("Generic error: sql parser error: Expected: ), found: EOF")
+    'sql parser error: Expected: ), found: EOF'
+    """
+    text = _LAYERS.sub("", " ".join(said.partition("backtrace:")[0].split()))
+    if column := _NO_FIELD.search(text) or _UNRESOLVED.search(text):
+        return f"no column {column[1]}; there are {column[2].replace('`', '')}"
+    if arrow := _ARROW_ERROR.search(text):
+        return arrow[2] or arrow[1]
+    return text
 
 
 def _appended(metrics: Iterable[Mapping[str, str] | None]) -> tuple[int, int]:
