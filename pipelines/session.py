@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.config.model import SparkConfig
@@ -42,10 +43,16 @@ _SEMANTIC = {
 _HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
 _HIDING = {"spark.sql.redaction.options.regex": f"{_HIDDEN}|url"}
 
+# PySpark prints each error of a query here before it raises it, with a hundred frames of Java.
+_LOGGERS_OF_ERRORS = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
+
 
 def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
     """The session of this process, started when there is none. Raises RejoinError where Java or Delta is missing."""
     settings = settings or SparkConfig()
+    if not debug:
+        for name in _LOGGERS_OF_ERRORS:
+            PySparkLogger.getLogger(name).disabled = True
     if _managed_elsewhere():
         session = SparkSession.builder.getOrCreate()
     else:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,14 @@ def show(reader: TableReader, table: str, where: str | None, limit: int) -> None
             console.print(f"{name:<{margin}}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def export(reader: TableReader, table: str, where: str | None, out: Path) -> int:
-    """Write the rows to one file, which appears whole; how many there were."""
+def export(reader: TableReader, table: str, where: str | None, out: Path, *, spreadsheet_safe: bool = False) -> int:
+    """Write the rows to one file, which appears whole; how many there were. Values are exact; with `spreadsheet_safe`, text in CSV
+    that a spreadsheet would take for a formula has a ' before it."""
     rows = _select(reader, table, where)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     try:
-        write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[out.suffix]
+        csv = partial(_write_csv, safe=spreadsheet_safe)
+        write = {".parquet": _write_parquet, ".csv": csv, ".jsonl": _write_jsonl}[out.suffix]
         count = write(rows, folder / "rows")
         (folder / "rows").replace(out)
         return count
@@ -92,13 +95,15 @@ def _write_parquet(rows: pa.RecordBatchReader, out: Path) -> int:
     return count
 
 
-def _write_csv(rows: pa.RecordBatchReader, out: Path) -> int:
+def _write_csv(rows: pa.RecordBatchReader, out: Path, *, safe: bool) -> int:
     from pyarrow import csv
 
     schema, count = pa.schema([(field.name, _printed(field.type)) for field in rows.schema]), 0
     with csv.CSVWriter(out, schema) as writer:
         for batch in rows:
             columns = [_print(column) for column in batch.columns]
+            if safe:
+                columns = [_no_formula(c) if _is_text(f.type) else c for c, f in zip(columns, rows.schema, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             count += batch.num_rows
     return count
@@ -130,6 +135,15 @@ def _print(column: pa.Array) -> pa.Array:
         # 2.0, where Arrow would print 2: a reader takes it for a whole number.
         return pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
     return column.cast(_printed(column.type))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_string_view(kind) or pa.types.is_large_string(kind)
+
+
+def _no_formula(texts: pa.Array) -> pa.Array:
+    """As OWASP has it (CSV injection)."""
+    return pc.replace_substring_regex(texts, r"^([=+\-@\t\r\n])", r"'\1")
 
 
 def _printed(kind: pa.DataType) -> pa.DataType:

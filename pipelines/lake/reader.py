@@ -29,11 +29,12 @@ _LAYERS = re.compile(
     r"^(?:Generic \w* ?error: |(?:C Data interface|Arrow|Error during planning)(?: error)?: |(?:\S+ )*?caused by )+"
 )
 _ARROW_ERROR = re.compile(r'ArrowError\((\w+)(?:\("([^"]*)"\))?')
-_NO_FIELD = re.compile(r"No field named (\S+)\. .*Valid fields are ([^.]*)")
-_UNRESOLVED = re.compile(r"\[UNRESOLVED_COLUMN\S*\].* with name (\S+) cannot be resolved.*\[(`.*?)\]")
+_NO_COLUMN = re.compile(r"No field named (\S+)\.(?: |$)|\[UNRESOLVED_COLUMN\S*\].* with name (\S+) cannot be resolved")
 
 Condition = tuple[str, str, Any]
 """A column, one of `=`, `<=`, `>=`, `in`, and a value of the column's type (`in`: a list of them); null never satisfies one."""
+Where = str | Sequence[Condition]
+"""Conditions that all hold; or one of the user's, in the engine's SQL."""
 
 # What delta-rs 1.6 reads of what our tables may have; it refuses others (type widening).
 _READ_BY_DELTA_RS = {"deletionVectors"}
@@ -51,7 +52,7 @@ class TableReader(Protocol):
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
         """The rows that satisfy all conditions, or a condition of the user's (`--where`) in the engine's SQL.
@@ -117,15 +118,19 @@ class LocalReader:
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
         predicate = f"({where})" if isinstance(where, str) else " AND ".join(map(_sql, where)) or None
         opened = self._open(table)
-        with _told(table, where), _unheard() if isinstance(where, str) else nullcontext():
+        with _told(self, table, where), _unheard() if isinstance(where, str) else nullcontext():
             found = opened.scan(columns=None if columns is None else list(columns), predicate=predicate)
             rows = pa.RecordBatchReader.from_stream(found)
-        return pa.RecordBatchReader.from_batches(rows.schema, _read(rows, table, where))
+        return pa.RecordBatchReader.from_batches(rows.schema, self._read(rows, table, where))
+
+    def _read(self, rows: pa.RecordBatchReader, table: str, where: Where) -> Iterator[pa.RecordBatch]:
+        with _told(self, table, where):
+            yield from rows
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
         return sorted({partition[column] for partition in self._open(table).partitions()})
@@ -176,14 +181,14 @@ class SparkReader:
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
         from pyspark.sql import functions as F
 
         self.lake.require(table)
         rows = self.lake.read(table)
-        with _told(table, where, first_line):
+        with _told(self, table, where, first_line):
             if isinstance(where, str):
                 rows = rows.where(where)
             else:
@@ -207,13 +212,8 @@ class SparkReader:
         return self.lake.read(table).count()
 
 
-def _read(rows: pa.RecordBatchReader, table: str, where: str | Sequence[Condition]) -> Iterator[pa.RecordBatch]:
-    with _told(table, where):
-        yield from rows
-
-
 @contextmanager
-def _told(table: str, where: str | Sequence[Condition], said: Callable[[BaseException], str] = str) -> Iterator[None]:
+def _told(reader: TableReader, table: str, where: Where, said: Callable[[BaseException], str] = str) -> Iterator[None]:
     """Within, an engine's error becomes a RejoinError of one line. delta-rs panics at what it has not implemented, such as a
     subquery, which is no Exception."""
     try:
@@ -222,6 +222,8 @@ def _told(table: str, where: str | Sequence[Condition], said: Callable[[BaseExce
         raise
     except BaseException as error:
         reason = _reason(said(error)) if isinstance(error, Exception) else "delta-rs does not have all of SQL, e.g. no subquery"
+        if reason.startswith("no column "):
+            reason += f"; there are {', '.join(reader.columns(table))}"
         raise RejoinError(f"{f'--where {where}: ' if isinstance(where, str) else ''}{table}: {reason}") from error
 
 
@@ -242,13 +244,13 @@ def _reason(said: str) -> str:
     """What an engine says, without the layers that it came through and the stack that it may append.
 
     >>> _reason("Generic DeltaTable error: Schema error: No field named nope.\\nValid fields are a, b.")
-    'no column nope; there are a, b'
+    'no column nope'
     >>> _reason("Generic error: sql parser error: Expected: ), found: EOF")
     'sql parser error: Expected: ), found: EOF'
     """
     text = _LAYERS.sub("", " ".join(said.partition("backtrace:")[0].split()))
-    if column := _NO_FIELD.search(text) or _UNRESOLVED.search(text):
-        return f"no column {column[1]}; there are {column[2].replace('`', '')}"
+    if column := _NO_COLUMN.search(text):
+        return f"no column {(column[1] or column[2]).replace('`', '')}"
     if arrow := _ARROW_ERROR.search(text):
         return arrow[2] or arrow[1]
     return text
