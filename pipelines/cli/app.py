@@ -5,6 +5,7 @@ import os
 import signal
 import socketserver
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.model.errors import RejoinError, first_line, is_interrupted
+from pipelines.cli.causes import explained
+from pipelines.model.errors import ConfigError, RejoinError, first_line, is_interrupted
+from pipelines.model.paths import is_local
 
 if TYPE_CHECKING:
     from pipelines.config.model import Config
@@ -32,6 +35,8 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+# Where the command works, by key of its configuration: named where an error comes from there.
+_places: dict[str, str] = {}
 
 Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
 Set = Annotated[
@@ -68,7 +73,19 @@ def root(
 def read_configuration(conf: Path | None, sets: list[str] | None) -> "Config":
     from pipelines.config.load import default_configuration, load_config
 
-    return load_config(conf or default_configuration(), sets or [])
+    config = load_config(conf or default_configuration(), sets or [])
+    _places.update(_places_of(config))
+    if is_local(config.lake) and not config.lake_is_catalog and Path(config.lake).is_file():
+        raise ConfigError(f"lake: {config.lake} is a file; give a directory")
+    return config
+
+
+def _places_of(config: "Config") -> dict[str, str]:
+    sources = {f"streams.{name}.source.path": getattr(s.source, "path", None) for name, s in config.streams.items()}
+    lake = None if config.lake_is_catalog else config.lake
+    own = {"lake": lake, "checkpoints": config.checkpoints, "reconcile.reports": config.reconcile.reports}
+    found = {**own, **sources, "temporary files": tempfile.gettempdir()}
+    return {key: str(path) for key, path in found.items() if path and "${" not in str(path)}
 
 
 def open_lake(config: "Config", debug: bool) -> "Lake":
@@ -106,8 +123,16 @@ def main() -> NoReturn:
         logging.getLogger().addHandler(logging.NullHandler())
         # Where it is set, delta-rs appends a stack of a hundred frames to what it says.
         os.environ["RUST_BACKTRACE"] = "0"
-    signal.signal(signal.SIGTERM, _stop)
-    sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
+    _on_stop(_stop)
+    code = _guarded(lambda: app(standalone_mode=False), debug=debug)
+    # Stopped once more on the way out: there is nothing left that has to end in order.
+    _on_stop(lambda *_: os._exit(code))
+    sys.exit(code)
+
+
+def _on_stop(handler: Callable[[int, Any], Any]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _options_last(words: list[str]) -> list[str]:
@@ -136,13 +161,13 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
         words = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
         return _fail(f"{error.format_message()} (see rejoin {words + ' ' if words else ''}--help)", debug)
     except RejoinError as error:
-        return _fail(str(error), debug)
+        return _fail(explained(error, _places) or str(error), debug)
     except Exception as error:
         return _unless_meant(_INTERRUPTED) if is_interrupted(error) else _fail(_unexpected(error), debug)
 
 
 def _unexpected(error: Exception) -> str:
-    return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
+    return explained(error, _places) or f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
 
 
 def _unless_meant(code: int) -> int:

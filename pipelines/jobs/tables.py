@@ -64,13 +64,17 @@ def show(reader: TableReader, table: str, where: str | None, limit: int) -> None
 
 
 def export(reader: TableReader, table: str, where: str | None, out: Path, *, spreadsheet_safe: bool = False) -> int:
-    """Write the rows to one file, which appears whole; how many there were. Values are exact; with `spreadsheet_safe`, text in CSV
-    that a spreadsheet would take for a formula has a ' before it."""
+    """Write the rows to one file, which appears whole; how many there were. Values are exact; with `spreadsheet_safe`, text in
+    CSV that a spreadsheet would take for a formula has a ' before it."""
     rows = _select(reader, table, where)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     try:
-        csv = partial(_write_csv, safe=spreadsheet_safe)
-        write = {".parquet": _write_parquet, ".csv": csv, ".jsonl": _write_jsonl}[out.suffix]
+        writers: dict[str, Callable[[pa.RecordBatchReader, Path], int]] = {
+            ".parquet": _write_parquet,
+            ".csv": partial(_write_csv, safe=spreadsheet_safe),
+            ".jsonl": _write_jsonl,
+        }
+        write = writers[out.suffix]
         count = write(rows, folder / "rows")
         (folder / "rows").replace(out)
         return count
@@ -138,7 +142,7 @@ def _print(column: pa.Array) -> pa.Array:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_string_view(kind) or pa.types.is_large_string(kind)
+    return bool(_plain(kind) == pa.string())
 
 
 def _no_formula(texts: pa.Array) -> pa.Array:
