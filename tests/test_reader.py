@@ -18,11 +18,12 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
 from pipelines.config.model import Config
-from pipelines.control.facts import facts_in
+from pipelines.control.facts import Fact, Facts, facts_in
+from pipelines.control.origin import check_origin, origin
 from pipelines.jobs.tables import export, show
 from pipelines.lake.reader import LocalReader, SparkReader, open_reader, rows_of
 from pipelines.lake.tables import Lake
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import LakeError, RejoinError
 from pipelines.monitor.entries import latest_and_recent
 from pipelines.monitor.explain import explain
 from tests.processes import ROOT
@@ -311,3 +312,18 @@ def test_looking_at_a_local_lake_imports_neither_spark_nor_pandas(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
     assert "row in the table" in done.stdout
     assert "final outcomes" in done.stdout
+
+
+def test_another_pipelines_lake_is_told_by_its_configuration(tmp_path: Path) -> None:
+    own = config(tmp_path)
+    facts = Facts((Fact(kind="streams", detail={"streams.orders.role": "outcome", "streams.views.role": "exposure"}),))
+    with pytest.raises(
+        LakeError, match=r"another configuration \(streams orders, views\), and .*playback.yml has impressions, pl"
+    ):
+        check_origin(facts, own, "./lake")
+    mine = facts.with_fact(Fact(kind="configuration", detail={"file": str(Path("my.yml").absolute())}))
+    with pytest.raises(LakeError, match=r"this lake was written with my.yml .* did you mean --conf my.yml\?"):
+        check_origin(mine, own, "./lake")
+    recorded = origin(mine, own)
+    assert recorded is not None
+    assert origin(mine.with_fact(recorded), own) is None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import socketserver
 import sys
@@ -90,17 +91,44 @@ def _places_of(config: "Config") -> dict[str, str]:
 
 def open_lake(config: "Config", debug: bool) -> "Lake":
     from pipelines.cli.logs import configure_logs
+    from pipelines.lake.reader import local_reader
     from pipelines.lake.tables import Lake
     from pipelines.session import spark_session
 
     configure_logs()
+    if reader := local_reader(config, "control"):
+        _check_origin(reader, config)  # before Spark starts
     return Lake(spark_session(config.spark, debug=debug), config)
 
 
 def open_tables(config: "Config", debug: bool) -> "TableReader":
     from pipelines.lake.reader import open_reader
 
-    return open_reader(config, lambda: open_lake(config, debug))
+    reader = open_reader(config, lambda: open_lake(config, debug))
+    _check_origin(reader, config)
+    return reader
+
+
+def _check_origin(reader: "TableReader", config: "Config") -> None:
+    from pipelines.control.facts import facts_in
+    from pipelines.control.origin import check_origin
+
+    check_origin(facts_in(reader), config, reader.location)
+
+
+def program(started: str | None = None) -> str:
+    """How this command was started, as one would type it again.
+
+    >>> program("/usr/lib/python3/site-packages/pipelines/__main__.py")
+    'python -m pipelines'
+    """
+    script = Path(started or sys.argv[0])
+    if script.name == "__main__.py":
+        return "python -m pipelines"
+    found = shutil.which(script.name)
+    if found and Path(found).absolute() == script.absolute():
+        return script.name
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def date_of(value: datetime | None) -> Any:

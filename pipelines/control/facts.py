@@ -11,7 +11,8 @@ A row is one `Fact`; rows are appended, and the latest, or the greatest, counts:
 - `ingest`: the state of `stream`'s writer, where no commit of bronze carries it (`pipelines.ingest.writer`);
 - `gap`: records of `stream` that Kafka no longer has and that somebody gave up;
 - `lease`: who may do what only one may do, until when;
-- `streams`: the streams' names, ids, times and partitions, which never change.
+- `streams`: the streams' names, ids, times and partitions, which never change;
+- `configuration`: the file that a lane was last started with.
 """
 
 import json
@@ -25,7 +26,7 @@ from pipelines.model.durations import parse_duration
 from pipelines.model.time import now_us
 
 _GREATEST = ("horizon", "handoff", "distrust", "idle", "settled", "lease")
-NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams")
+NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams", "configuration")
 """Kinds of which one row for each stream or name is enough."""
 
 

@@ -76,12 +76,16 @@ class TableReader(Protocol):
 def open_reader(config: Config, lake: Callable[[], "Lake"], *tables: str) -> TableReader:
     """The reader for `tables` of a lake (all, if none is named). `lake` starts Spark: for a catalog, a URI, or a table feature
     that delta-rs does not read."""
+    return local_reader(config, *tables) or SparkReader(lake())
+
+
+def local_reader(config: Config, *tables: str) -> "LocalReader | None":
+    """As `open_reader`, and None where that needs Spark."""
     location = "" if config.lake_is_catalog else resolve(config.lake, "lake").rstrip("/")
-    if location and is_local(location):
-        local = LocalReader(str(Path(location).absolute()))
-        if all(local.can_read(table) for table in tables or table_names(config)):
-            return local
-    return SparkReader(lake())
+    if not location or not is_local(location):
+        return None
+    local = LocalReader(str(Path(location).absolute()))
+    return local if all(local.can_read(table) for table in tables or table_names(config)) else None
 
 
 def require(reader: TableReader, *tables: str) -> None:
