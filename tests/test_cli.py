@@ -92,6 +92,8 @@ MISUSE = [
     (["reconcile", "--date", "2026-01-01", "--from", "2026-01-01"], "--date: cannot go with --from or --to"),
     (["reconcile", "--date", "someday"], "'someday'"),
     (["export", "playbacks", "--out", "x.xlsx"], "must end in .parquet, .csv, .jsonl"),
+    (["export", "playbacks", "--out", "x.jsonl", "--spreadsheet-safe"], "--spreadsheet-safe: goes with --out FILE.csv only"),
+    (["status", "--set", "lake=Makefile"], "lake: Makefile is a file; give a directory"),
     (["generate", "--median-delay", "soon"], "--median-delay: 'soon' is not a duration"),
 ]
 
