@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.config.model import Config
 from pipelines.control.facts import Fact, Facts
+from pipelines.control.origin import check_origin, origin
 from pipelines.control.rule import require_rule, require_same_rule
 from pipelines.control.store import EVERY_SECONDS, Control
 from pipelines.lake.tables import Lake
@@ -70,6 +71,9 @@ def open_context(lake: Lake, config: Config) -> Iterator[Context]:
 
 def _require_same_streams(control: Control, config: Config) -> None:
     now = _streams(config)
+    check_origin(control.facts, config, control.lake.root)
+    if (written := origin(control.facts, config)) is not None:
+        control.put(written)
     known = control.facts.last("streams")
     if known is None:
         control.put(Fact(kind="streams", detail=now))

@@ -7,12 +7,16 @@ Databricks it takes the session that is there and only sets what correctness nee
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from pyspark import SparkContext, java_gateway
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.config.model import SparkConfig
@@ -42,14 +46,20 @@ _SEMANTIC = {
 _HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
 _HIDING = {"spark.sql.redaction.options.regex": f"{_HIDDEN}|url"}
 
+# PySpark prints each error of a query here before it raises it, with a hundred frames of Java.
+_LOGGERS_OF_ERRORS = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
+
 
 def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -> SparkSession:
     """The session of this process, started when there is none. Raises RejoinError where Java or Delta is missing."""
     settings = settings or SparkConfig()
+    if not debug:
+        for name in _LOGGERS_OF_ERRORS:
+            PySparkLogger.getLogger(name).disabled = True
     if _managed_elsewhere():
         session = SparkSession.builder.getOrCreate()
     else:
-        with _quiet_jvm(debug):
+        with _ending_with_us(), _quiet_jvm(debug):
             session = _local_session(settings, debug)
     for key, value in {**_SEMANTIC, **_HIDING}.items():
         session.conf.set(key, value)
@@ -133,6 +143,28 @@ def _jars() -> dict[str, str]:
     if files:
         return {"spark.jars": ",".join(str(file) for file in files)}
     return {"spark.jars.packages": DELTA_PACKAGE}
+
+
+@contextmanager
+def _ending_with_us() -> Iterator[None]:
+    """Where its start is interrupted, the JVM is killed: before PySpark has connected to it, it would wait for us for ever."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def popen(*words: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        started.append(subprocess.Popen(*words, **options))  # noqa: S603  # PySpark's own
+        return started[-1]
+
+    java_gateway.Popen = popen  # type: ignore[assignment,attr-defined]
+    try:
+        yield
+    except BaseException:
+        if SparkContext._gateway is None:
+            for process in started:
+                process.kill()
+                process.wait()
+        raise
+    finally:
+        java_gateway.Popen = subprocess.Popen  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.cli import main
 from tests import oracle
-from tests.processes import ROOT, rejoin
+from tests.processes import ROOT, group_of_processes, rejoin, until
 
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
@@ -33,7 +33,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command in this process, over the session that is there, as spark-submit does."""
-    on_stop = signal.getsignal(signal.SIGTERM)
+    on_stop = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(*words: object) -> "subprocess.CompletedProcess[str]":
         monkeypatch.setattr(sys, "argv", ["rejoin", *map(str, words)])
@@ -43,7 +43,8 @@ def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
 
     yield run
-    signal.signal(signal.SIGTERM, on_stop)
+    for number, handler in on_stop.items():
+        signal.signal(number, handler)
     structlog.reset_defaults()
 
 
@@ -55,6 +56,17 @@ def test_help_names_every_command_and_answers_at_once() -> None:
     assert all(command in done.stdout for command in COMMANDS)
     # Generous for a busy machine; Spark alone takes longer to import and start.
     assert seconds < 3
+
+
+def test_a_stop_while_spark_starts_is_quiet_and_leaves_no_jvm() -> None:
+    with group_of_processes() as start:
+        process = start("run", "--set", "spark.driver_memory=1g")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until(lambda: bool(children.read_text().strip()), process)
+        process.send_signal(signal.SIGTERM)
+        # Ends when nobody has its pipes any more: the JVM neither.
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -80,6 +92,8 @@ MISUSE = [
     (["reconcile", "--date", "2026-01-01", "--from", "2026-01-01"], "--date: cannot go with --from or --to"),
     (["reconcile", "--date", "someday"], "'someday'"),
     (["export", "playbacks", "--out", "x.xlsx"], "must end in .parquet, .csv, .jsonl"),
+    (["export", "playbacks", "--out", "x.jsonl", "--spreadsheet-safe"], "--spreadsheet-safe: goes with --out FILE.csv only"),
+    (["status", "--set", "lake=Makefile"], "lake: Makefile is a file; give a directory"),
     (["generate", "--median-delay", "soon"], "--median-delay: 'soon' is not a duration"),
 ]
 

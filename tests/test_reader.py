@@ -18,11 +18,12 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
 from pipelines.config.model import Config
-from pipelines.control.facts import facts_in
+from pipelines.control.facts import Fact, Facts, facts_in
+from pipelines.control.origin import check_origin, origin
 from pipelines.jobs.tables import export, show
 from pipelines.lake.reader import LocalReader, SparkReader, open_reader, rows_of
 from pipelines.lake.tables import Lake
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import LakeError, RejoinError
 from pipelines.monitor.entries import latest_and_recent
 from pipelines.monitor.explain import explain
 from tests.processes import ROOT
@@ -104,10 +105,25 @@ def test_a_lake_at_a_uri_or_in_a_catalog_is_left_to_spark(lake: str) -> None:
     assert isinstance(open_reader(settings, lambda: cast(Lake, None)), SparkReader)
 
 
-@pytest.mark.parametrize("where", ["no such column", "nope = 1", "seen = 1 garbage", "event_date = 'soon'"])
-def test_a_wrong_condition_is_one_error(merged: Lake, where: str) -> None:
-    with pytest.raises(RejoinError, match="--where"):
-        show(open_reader(merged.config, no_spark), "attributed_playbacks", where, 5)
+WRONG = {
+    "nope = 1": "no column nope; there are playback_id, seen, event_time, more, event_date",
+    "seen = = 1": "=",
+    "event_date = 'soon'": "soon",
+    "CAST(playback_id AS INT) = 1": "Cannot cast|CAST_INVALID_INPUT",  # known when rows are read
+    "seen = (SELECT 1 FROM nowhere)": "subquery|nowhere",  # at which delta-rs panics
+}
+
+
+def test_a_wrong_condition_is_one_line_of_either_reader(merged: Lake, capfd: pytest.CaptureFixture[str]) -> None:
+    for reader in (LocalReader(merged.root), SparkReader(merged)):
+        for where, reason in WRONG.items():
+            with pytest.raises(RejoinError, match=reason) as error:
+                show(reader, "attributed_playbacks", where, 5)
+            assert str(error.value).startswith(f"--where {where}: attributed_playbacks: ")
+            assert not [word for word in ("\n", "An error occurred", "backtrace") if word in str(error.value)]
+    assert capfd.readouterr().err == ""
+    # Of Spark too, times have their zone.
+    assert SparkReader(merged).scan("attributed_playbacks").schema.field("event_time").type == TIME
 
 
 # The ledger -------------------------------------------------------------------------------------------------------------
@@ -250,12 +266,28 @@ def test_csv_has_nested_values_as_json_and_tells_empty_from_null(values: LocalRe
     assert (found["2"]["price"], found["2"]["tags"], found["2"]["more"]) == ("", "[]", "")
 
 
+def test_csv_is_exact_unless_it_is_to_be_safe_for_spreadsheets(tmp_path: Path) -> None:
+    texts = ["\t=1", "=1+1", "+1", "-1", "@x", " a ", "", "a=1"]
+    write(tmp_path, "quarantine", [{"id": text, "price": -1.5} for text in texts])
+
+    def exported(**options: bool) -> list[str]:
+        export(LocalReader(str(tmp_path)), "quarantine", None, tmp_path / "out.csv", **options)
+        with (tmp_path / "out.csv").open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        assert {row["price"] for row in rows} == {"-1.5"}
+        return sorted(row["id"] for row in rows)
+
+    assert exported() == sorted(texts)
+    assert exported(spreadsheet_safe=True) == sorted([*("'" + text for text in texts[:5]), *texts[5:]])
+
+
 @pytest.mark.parametrize("where", [None, "id > 99"], ids=["rows", "no rows"])
 def test_parquet_keeps_types(values: LocalReader, tmp_path: Path, where: str | None) -> None:
     count = export(values, "quarantine", where, tmp_path / "out.parquet")
     found = parquet.read_table(tmp_path / "out.parquet")
     assert (count, found.num_rows) == ((3, 3) if where is None else (0, 0))
     assert (found.schema.field("price").type, found.schema.field("text").type) == (pa.decimal128(10, 2), pa.string())
+    assert (found.schema.field("at").type, found.schema.field("more").type.field("at").type) == (TIME, TIME)
     assert list(tmp_path.glob(".out*")) == []
 
 
@@ -280,3 +312,18 @@ def test_looking_at_a_local_lake_imports_neither_spark_nor_pandas(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
     assert "row in the table" in done.stdout
     assert "final outcomes" in done.stdout
+
+
+def test_another_pipelines_lake_is_told_by_its_configuration(tmp_path: Path) -> None:
+    own = config(tmp_path)
+    facts = Facts((Fact(kind="streams", detail={"streams.orders.role": "outcome", "streams.views.role": "exposure"}),))
+    with pytest.raises(
+        LakeError, match=r"another configuration \(streams orders, views\), and .*playback.yml has impressions, pl"
+    ):
+        check_origin(facts, own, "./lake")
+    mine = facts.with_fact(Fact(kind="configuration", detail={"file": str(Path("my.yml").absolute())}))
+    with pytest.raises(LakeError, match=r"this lake was written with my.yml .* did you mean --conf my.yml\?"):
+        check_origin(mine, own, "./lake")
+    recorded = origin(mine, own)
+    assert recorded is not None
+    assert origin(mine.with_fact(recorded), own) is None

@@ -130,6 +130,8 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any, tmp_path: Path) -
     assert (data["verdict"], data["counts"]["mismatched"], data["differences"]) == ("differs", 1, 1)
     assert data["sample"][0]["outcome_id"] == "p2"
     assert to_text(report).startswith("DIFFERS: 1 of 9 outcomes differ")
+    accepted = next(audit.accepted for audit in report.audits if audit.stream == "playbacks")
+    assert f"; {accepted - report.books.landed} duplicates removed" in to_text(report)
     page = to_html(report)
     assert "1 of 9 outcomes differ" in page
     assert "<b>bad</b>" not in page

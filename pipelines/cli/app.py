@@ -1,9 +1,12 @@
 """What every command shares: the application, common options, how a configuration and a lake are opened, how an error ends."""
 
 import logging
+import os
+import shutil
 import signal
 import socketserver
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.model.errors import RejoinError, first_line, is_interrupted
+from pipelines.cli.causes import explained
+from pipelines.model.errors import ConfigError, RejoinError, first_line, is_interrupted
+from pipelines.model.paths import is_local
 
 if TYPE_CHECKING:
     from pipelines.config.model import Config
@@ -31,6 +36,8 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+# Where the command works, by key of its configuration: named where an error comes from there.
+_places: dict[str, str] = {}
 
 Conf = Annotated[Path | None, typer.Option("--conf", "-c", metavar="FILE", help="Configuration; conf/playback.yml if not given.")]
 Set = Annotated[
@@ -67,22 +74,61 @@ def root(
 def read_configuration(conf: Path | None, sets: list[str] | None) -> "Config":
     from pipelines.config.load import default_configuration, load_config
 
-    return load_config(conf or default_configuration(), sets or [])
+    config = load_config(conf or default_configuration(), sets or [])
+    _places.update(_places_of(config))
+    if is_local(config.lake) and not config.lake_is_catalog and Path(config.lake).is_file():
+        raise ConfigError(f"lake: {config.lake} is a file; give a directory")
+    return config
+
+
+def _places_of(config: "Config") -> dict[str, str]:
+    sources = {f"streams.{name}.source.path": getattr(s.source, "path", None) for name, s in config.streams.items()}
+    lake = None if config.lake_is_catalog else config.lake
+    own = {"lake": lake, "checkpoints": config.checkpoints, "reconcile.reports": config.reconcile.reports}
+    found = {**own, **sources, "temporary files": tempfile.gettempdir()}
+    return {key: str(path) for key, path in found.items() if path and "${" not in str(path)}
 
 
 def open_lake(config: "Config", debug: bool) -> "Lake":
     from pipelines.cli.logs import configure_logs
+    from pipelines.lake.reader import local_reader
     from pipelines.lake.tables import Lake
     from pipelines.session import spark_session
 
     configure_logs()
+    if reader := local_reader(config, "control"):
+        _check_origin(reader, config)  # before Spark starts
     return Lake(spark_session(config.spark, debug=debug), config)
 
 
 def open_tables(config: "Config", debug: bool) -> "TableReader":
     from pipelines.lake.reader import open_reader
 
-    return open_reader(config, lambda: open_lake(config, debug))
+    reader = open_reader(config, lambda: open_lake(config, debug))
+    _check_origin(reader, config)
+    return reader
+
+
+def _check_origin(reader: "TableReader", config: "Config") -> None:
+    from pipelines.control.facts import facts_in
+    from pipelines.control.origin import check_origin
+
+    check_origin(facts_in(reader), config, reader.location)
+
+
+def program(started: str | None = None) -> str:
+    """How this command was started, as one would type it again.
+
+    >>> program("/usr/lib/python3/site-packages/pipelines/__main__.py")
+    'python -m pipelines'
+    """
+    script = Path(started or sys.argv[0])
+    if script.name == "__main__.py":
+        return "python -m pipelines"
+    found = shutil.which(script.name)
+    if found and Path(found).absolute() == script.absolute():
+        return script.name
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def date_of(value: datetime | None) -> Any:
@@ -103,8 +149,18 @@ def main() -> NoReturn:
     if not debug:
         # Py4J logs the interrupt that stops us, with its stack trace.
         logging.getLogger().addHandler(logging.NullHandler())
-    signal.signal(signal.SIGTERM, _stop)
-    sys.exit(_guarded(lambda: app(standalone_mode=False), debug=debug))
+        # Where it is set, delta-rs appends a stack of a hundred frames to what it says.
+        os.environ["RUST_BACKTRACE"] = "0"
+    _on_stop(_stop)
+    code = _guarded(lambda: app(standalone_mode=False), debug=debug)
+    # Stopped once more on the way out: there is nothing left that has to end in order.
+    _on_stop(lambda *_: os._exit(code))
+    sys.exit(code)
+
+
+def _on_stop(handler: Callable[[int, Any], Any]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _options_last(words: list[str]) -> list[str]:
@@ -133,13 +189,13 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
         words = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
         return _fail(f"{error.format_message()} (see rejoin {words + ' ' if words else ''}--help)", debug)
     except RejoinError as error:
-        return _fail(str(error), debug)
+        return _fail(explained(error, _places) or str(error), debug)
     except Exception as error:
         return _unless_meant(_INTERRUPTED) if is_interrupted(error) else _fail(_unexpected(error), debug)
 
 
 def _unexpected(error: Exception) -> str:
-    return f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
+    return explained(error, _places) or f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
 
 
 def _unless_meant(code: int) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.app import Conf, Debug, Format, Set, app, open_lake, open_tables, read_configuration
+from pipelines.model.errors import ConfigError
 
 _PANEL = "Look at it"
 
@@ -35,17 +36,22 @@ def export(
     table: Table,
     out: Annotated[Path, typer.Option("--out", help="A .parquet, .csv or .jsonl file.")],
     where: Where = None,
+    spreadsheet_safe: Annotated[
+        bool, typer.Option("--spreadsheet-safe", help="In .csv, put a ' before text that a spreadsheet takes for a formula.")
+    ] = False,
     conf: Conf = None,
     sets: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Write a table to one file; times as ISO-8601 UTC with milliseconds."""
+    """Write a table to one file, values exactly as they are; times as ISO-8601 UTC with milliseconds (.parquet: as its type)."""
     from pipelines.jobs.tables import check_export_name, check_table
     from pipelines.jobs.tables import export as job
 
     check_export_name(out)
+    if spreadsheet_safe and out.suffix != ".csv":
+        raise ConfigError("--spreadsheet-safe: goes with --out FILE.csv only")
     config = read_configuration(conf, sets)
-    rows = job(open_tables(config, debug), check_table(config, table), where, out)
+    rows = job(open_tables(config, debug), check_table(config, table), where, out, spreadsheet_safe=spreadsheet_safe)
     typer.echo(f"{out}: {rows:,} rows of {table}")
 
 

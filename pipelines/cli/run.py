@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.app import Conf, Debug, Set, app, open_lake, read_configuration
+from pipelines.cli.app import Conf, Debug, Set, app, open_lake, program, read_configuration
 from pipelines.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def demo(
         overrides = _demo_overrides(directory, conf, broker.servers if broker else None)
         config = read_configuration(conf, [*overrides, *(sets or [])])
         settings = keep_settings(config, directory)
-        options = f"{f'--conf {conf} ' if conf else ''}--set @{settings}" if settings else ""
-        code = run_demo(open_lake(config, debug), config, seed, impressions, playbacks, waves, options)
+        go_on = f"{program()} status {f'--conf {conf} ' if conf else ''}--set @{settings}" if settings else ""
+        code = run_demo(open_lake(config, debug), config, seed, impressions, playbacks, waves, go_on)
     raise typer.Exit(code)
 
 

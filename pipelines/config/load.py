@@ -54,7 +54,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for keys, value in sets:
         _apply(raw, keys, value)
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
+        config._file = path
+        return config
     except ValidationError as error:
         raise ConfigError(_one_line(error, path, {".".join(keys) for keys, _ in sets})) from None
 

@@ -275,6 +275,12 @@ class Config(Model):
     tables: TableConfig = TableConfig()
     reconcile: ReconcileConfig = ReconcileConfig()
     spark: SparkConfig = SparkConfig()
+    _file: Path | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from."""
+        return self._file
 
     @model_validator(mode="after")
     def _streams_and_join_agree(self) -> "Config":

@@ -12,7 +12,8 @@ A row is one `Fact`; rows are appended, and the latest, or the greatest, counts:
 - `gap`: records of `stream` that Kafka no longer has and that somebody gave up;
 - `unproven`: offsets of `stream` without a row, of which Kafka can no longer tell, and that somebody gave up;
 - `lease`: who may do what only one may do, until when;
-- `streams`: the streams' names, ids, times and partitions, which never change.
+- `streams`: the streams' names, ids, times and partitions, which never change;
+- `configuration`: the file that a lane was last started with.
 """
 
 import json
@@ -26,7 +27,7 @@ from pipelines.model.durations import parse_duration
 from pipelines.model.time import now_us
 
 _GREATEST = ("horizon", "handoff", "distrust", "idle", "settled", "lease")
-NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams")
+NEWEST_ONLY = ("horizon", "handoff", "distrust", "settled", "idle", "ingest", "lease", "streams", "configuration")
 """Kinds of which one row for each stream or name is enough."""
 
 

@@ -14,7 +14,7 @@ import structlog
 from pipelines.control.facts import Fact
 from pipelines.control.store import append, read_facts
 from pipelines.lake.tables import Lake
-from pipelines.model.errors import LeaseError
+from pipelines.model.errors import LeaseError, first_line
 from pipelines.model.time import iso, now_us
 
 LEASE_SECONDS = 600
@@ -58,7 +58,7 @@ def _renew(lake: Lake, name: str, holder: str, numbers: Iterator[int], ended: th
         try:
             _write(lake, name, holder, next(numbers), LEASE_SECONDS)
         except Exception as error:  # what the lease is for does not depend on it
-            log.warning("a lease could not be renewed", lease=name, error=str(error).splitlines()[0])
+            log.warning("a lease could not be renewed", lease=name, error=first_line(error))
 
 
 def _write(lake: Lake, name: str, holder: str, number: int, seconds: int) -> None:

@@ -132,7 +132,9 @@ def _escaped(value: str) -> str:
 def _java() -> list[str]:
     folder = Path(os.environ.get("REJOIN_BROKER_JARS") or Path(sys.prefix) / "rejoin-broker")
     if not any(folder.glob("kafka_*.jar")):
-        raise RejoinError(f"no Kafka broker in {folder}: `make broker` fetches it, or set REJOIN_BROKER_JARS")
+        checkout = (Path(__file__).parents[2] / "Makefile").is_file()
+        remedy = "`make broker` fetches it" if checkout else "`make broker` in a checkout of Rejoin fetches it"
+        raise RejoinError(f"no Kafka broker in {folder}: {remedy}; or name a directory with its JARs by REJOIN_BROKER_JARS")
     return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{folder}/*"]
 
 

@@ -27,9 +27,9 @@ SETTINGS = "settings.yml"
 """In the demo's directory: where its lake and its landing files are, for `--set @FILE` of other commands."""
 
 
-def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int, options: str = "") -> int:
-    """Run the demo in a directory that is `clear`; the exit code of its reconciliation. It ends by naming the `options` by which
-    other commands go on with its lake, if any."""
+def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks: int, count: int, go_on: str = "") -> int:
+    """Run the demo in a directory that is `clear`; the exit code of its reconciliation. It ends by naming the command that
+    goes on with its lake, if any."""
     console = Console()
     day = (datetime.now(timezone.utc) - timedelta(days=2)).date()
     model = DayModel(day=day, seed=seed, impressions=impressions, playbacks=playbacks)
@@ -51,8 +51,8 @@ def run_demo(lake: Lake, config: Config, seed: int, impressions: int, playbacks:
         result, page = run_reconcile(lake, config, Range(), say=lambda text: progress.update(task, description=text))
         progress.update(task, description="done", completed=count * 3 + 1)
     _summary(console, lake, config, lines, result, page)
-    if options:
-        console.print(f"go on:  .venv/bin/rejoin status {options}   (or reconcile, show, explain, ...)", soft_wrap=True)
+    if go_on:
+        console.print(f"go on:  {go_on}   (or reconcile, show, explain, ...)", soft_wrap=True)
     return 0 if result.agrees else 1
 
 
@@ -95,7 +95,7 @@ def _summary(console: Console, lake: Lake, config: Config, lines: dict[str, int]
     grid.add_column()
     for name in (exposure, outcome):
         grid.add_row(f"{name} in", f"{lines[name]:,} lines, {audits[name].accepted:,} accepted, {audits[name].late:,} late")
-    grid.add_row("distinct outcomes", f"{rows:,}")
+    grid.add_row("distinct outcomes", f"{rows:,}, {run.duplicates:,} duplicates removed")
     grid.add_row("attributed", f"{rows - run.unattributed:,} to the {exposure} that led to them")
     grid.add_row("unattributed", f"{run.unattributed:,} with none within {config.join.attribution_window}")
     grid.add_row("answered by", ", ".join(f"{lane} {number:,}" for lane, number in sorted(lanes.items())))

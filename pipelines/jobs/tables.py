@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,18 @@ def show(reader: TableReader, table: str, where: str | None, limit: int) -> None
             console.print(f"{name:<{margin}}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def export(reader: TableReader, table: str, where: str | None, out: Path) -> int:
-    """Write the rows to one file, which appears whole; how many there were."""
+def export(reader: TableReader, table: str, where: str | None, out: Path, *, spreadsheet_safe: bool = False) -> int:
+    """Write the rows to one file, which appears whole; how many there were. Values are exact; with `spreadsheet_safe`, text in
+    CSV that a spreadsheet would take for a formula has a ' before it."""
     rows = _select(reader, table, where)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
     try:
-        write = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}[out.suffix]
+        writers: dict[str, Callable[[pa.RecordBatchReader, Path], int]] = {
+            ".parquet": _write_parquet,
+            ".csv": partial(_write_csv, safe=spreadsheet_safe),
+            ".jsonl": _write_jsonl,
+        }
+        write = writers[out.suffix]
         count = write(rows, folder / "rows")
         (folder / "rows").replace(out)
         return count
@@ -76,12 +83,9 @@ def export(reader: TableReader, table: str, where: str | None, out: Path) -> int
 
 
 def _select(reader: TableReader, table: str, where: str | None, limit: int | None = None) -> pa.RecordBatchReader:
-    """The rows that satisfy a SQL condition. Raises RejoinError that names what is wrong."""
+    """The rows that satisfy a SQL condition."""
     require(reader, table)
-    try:
-        return reader.scan(table, None, where if where is not None else (), limit)
-    except RejoinError as error:
-        raise RejoinError(f"--where {where}: {error}") from None
+    return reader.scan(table, None, where if where is not None else (), limit)
 
 
 def _write_parquet(rows: pa.RecordBatchReader, out: Path) -> int:
@@ -95,13 +99,15 @@ def _write_parquet(rows: pa.RecordBatchReader, out: Path) -> int:
     return count
 
 
-def _write_csv(rows: pa.RecordBatchReader, out: Path) -> int:
+def _write_csv(rows: pa.RecordBatchReader, out: Path, *, safe: bool) -> int:
     from pyarrow import csv
 
     schema, count = pa.schema([(field.name, _printed(field.type)) for field in rows.schema]), 0
     with csv.CSVWriter(out, schema) as writer:
         for batch in rows:
             columns = [_print(column) for column in batch.columns]
+            if safe:
+                columns = [_no_formula(c) if _is_text(f.type) else c for c, f in zip(columns, rows.schema, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             count += batch.num_rows
     return count
@@ -133,6 +139,15 @@ def _print(column: pa.Array) -> pa.Array:
         # 2.0, where Arrow would print 2: a reader takes it for a whole number.
         return pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
     return column.cast(_printed(column.type))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(_plain(kind) == pa.string())
+
+
+def _no_formula(texts: pa.Array) -> pa.Array:
+    """As OWASP has it (CSV injection)."""
+    return pc.replace_substring_regex(texts, r"^([=+\-@\t\r\n])", r"'\1")
 
 
 def _printed(kind: pa.DataType) -> pa.DataType:

@@ -3,7 +3,10 @@
 Both readers answer the same. Times are UTC with microseconds. Row order is not guaranteed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +16,7 @@ import pyarrow as pa
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
 from pipelines.config.streams import table_names
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import RejoinError, first_line
 from pipelines.model.paths import is_local
 
 if TYPE_CHECKING:
@@ -21,8 +24,17 @@ if TYPE_CHECKING:
 
     from pipelines.lake.tables import Lake
 
+# Of an error of delta-rs, or of Spark: what it came through, and how it says that there is no such column.
+_LAYERS = re.compile(
+    r"^(?:Generic \w* ?error: |(?:C Data interface|Arrow|Error during planning)(?: error)?: |(?:\S+ )*?caused by )+"
+)
+_ARROW_ERROR = re.compile(r'ArrowError\((\w+)(?:\("([^"]*)"\))?')
+_NO_COLUMN = re.compile(r"No field named (\S+)\.(?: |$)|\[UNRESOLVED_COLUMN\S*\].* with name (\S+) cannot be resolved")
+
 Condition = tuple[str, str, Any]
 """A column, one of `=`, `<=`, `>=`, `in`, and a value of the column's type (`in`: a list of them); null never satisfies one."""
+Where = str | Sequence[Condition]
+"""Conditions that all hold; or one of the user's, in the engine's SQL."""
 
 # What delta-rs 1.6 reads of what our tables may have; it refuses others (type widening).
 _READ_BY_DELTA_RS = {"deletionVectors"}
@@ -40,12 +52,13 @@ class TableReader(Protocol):
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        """The rows that satisfy all conditions, or a condition of the user's in the engine's SQL, which may raise RejoinError.
+        """The rows that satisfy all conditions, or a condition of the user's (`--where`) in the engine's SQL.
 
-        `limit` says that the caller reads no more rows than that; more may come.
+        `limit` says that the caller reads no more rows than that; more may come. Raises RejoinError, also while rows are read,
+        where the condition cannot be evaluated, or a file cannot be read.
         """
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
@@ -63,12 +76,16 @@ class TableReader(Protocol):
 def open_reader(config: Config, lake: Callable[[], "Lake"], *tables: str) -> TableReader:
     """The reader for `tables` of a lake (all, if none is named). `lake` starts Spark: for a catalog, a URI, or a table feature
     that delta-rs does not read."""
+    return local_reader(config, *tables) or SparkReader(lake())
+
+
+def local_reader(config: Config, *tables: str) -> "LocalReader | None":
+    """As `open_reader`, and None where that needs Spark."""
     location = "" if config.lake_is_catalog else resolve(config.lake, "lake").rstrip("/")
-    if location and is_local(location):
-        local = LocalReader(str(Path(location).absolute()))
-        if all(local.can_read(table) for table in tables or table_names(config)):
-            return local
-    return SparkReader(lake())
+    if not location or not is_local(location):
+        return None
+    local = LocalReader(str(Path(location).absolute()))
+    return local if all(local.can_read(table) for table in tables or table_names(config)) else None
 
 
 def require(reader: TableReader, *tables: str) -> None:
@@ -105,17 +122,19 @@ class LocalReader:
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        from deltalake.exceptions import DeltaError
-
         predicate = f"({where})" if isinstance(where, str) else " AND ".join(map(_sql, where)) or None
-        try:
-            found = self._open(table).scan(columns=None if columns is None else list(columns), predicate=predicate)
-            return pa.RecordBatchReader.from_stream(found)
-        except DeltaError as error:
-            raise RejoinError(f"{table}: {' '.join(str(error).split())}") from None
+        opened = self._open(table)
+        with _told(self, table, where), _unheard() if isinstance(where, str) else nullcontext():
+            found = opened.scan(columns=None if columns is None else list(columns), predicate=predicate)
+            rows = pa.RecordBatchReader.from_stream(found)
+        return pa.RecordBatchReader.from_batches(rows.schema, self._read(rows, table, where))
+
+    def _read(self, rows: pa.RecordBatchReader, table: str, where: Where) -> Iterator[pa.RecordBatch]:
+        with _told(self, table, where):
+            yield from rows
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
         return sorted({partition[column] for partition in self._open(table).partitions()})
@@ -166,15 +185,14 @@ class SparkReader:
         self,
         table: str,
         columns: Sequence[str] | None = None,
-        where: str | Sequence[Condition] = (),
+        where: Where = (),
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        from pyspark.errors import AnalysisException, ParseException
         from pyspark.sql import functions as F
 
         self.lake.require(table)
         rows = self.lake.read(table)
-        try:
+        with _told(self, table, where, first_line):
             if isinstance(where, str):
                 rows = rows.where(where)
             else:
@@ -184,8 +202,6 @@ class SparkReader:
                     rows = rows.where(tests[operator](value))
             rows = rows if columns is None else rows.select(*(f"`{name}`" for name in columns))
             return (rows if limit is None else rows.limit(limit)).toArrow().to_reader()
-        except (AnalysisException, ParseException) as error:
-            raise RejoinError(f"{table}: {str(error).strip().splitlines()[0]}") from None
 
     def dates(self, table: str, column: str = "event_date") -> list[str]:
         return sorted(str(row[0]) for row in self.lake.read(table).select(column).distinct().collect())
@@ -198,6 +214,50 @@ class SparkReader:
 
     def count(self, table: str) -> int:
         return self.lake.read(table).count()
+
+
+@contextmanager
+def _told(reader: TableReader, table: str, where: Where, said: Callable[[BaseException], str] = str) -> Iterator[None]:
+    """Within, an engine's error becomes a RejoinError of one line. delta-rs panics at what it has not implemented, such as a
+    subquery, which is no Exception."""
+    try:
+        yield
+    except (RejoinError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        reason = _reason(said(error)) if isinstance(error, Exception) else "delta-rs does not have all of SQL, e.g. no subquery"
+        if reason.startswith("no column "):
+            reason += f"; there are {', '.join(reader.columns(table))}"
+        raise RejoinError(f"{f'--where {where}: ' if isinstance(where, str) else ''}{table}: {reason}") from error
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Within, nothing reaches stderr: a panic of delta-rs is printed before it is raised."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _reason(said: str) -> str:
+    """What an engine says, without the layers that it came through and the stack that it may append.
+
+    >>> _reason("Generic DeltaTable error: Schema error: No field named nope.\\nValid fields are a, b.")
+    'no column nope'
+    >>> _reason("Generic error: sql parser error: Expected: ), found: EOF")
+    'sql parser error: Expected: ), found: EOF'
+    """
+    text = _LAYERS.sub("", " ".join(said.partition("backtrace:")[0].split()))
+    if column := _NO_COLUMN.search(text):
+        return f"no column {(column[1] or column[2]).replace('`', '')}"
+    if arrow := _ARROW_ERROR.search(text):
+        return arrow[2] or arrow[1]
+    return text
 
 
 def _appended(metrics: Iterable[Mapping[str, str] | None]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from pipelines.config.model import Config
 from pipelines.config.streams import checkpoints_of, root_of, rule_of, streams_of, table_names
 from pipelines.lake.evolution import alterations
 from pipelines.lake.history import Commit, local_commits
-from pipelines.lake.retry import conflict_retries, is_gone
+from pipelines.lake.retry import conflict_retries, creation_retries, is_creation, is_gone
 from pipelines.model.errors import LakeError
 from pipelines.model.events import Streams
 from pipelines.model.paths import is_local, literal
@@ -79,6 +79,22 @@ class Lake:
         (of the lake, not of `tables` only) has columns that cannot become what this configuration needs."""
         if set(tables) <= self._ensured:
             return
+        try:
+            for attempt in creation_retries():
+                with attempt:
+                    self._ensure_once(tables)
+        except AnalysisException as error:
+            place = next((path for path in map(self.path, tables) if f"`{path}`" in str(error)), None)
+            if place is None or not is_creation(error):
+                raise
+            raise LakeError(
+                f"{place}: is not empty, and no Delta table; it may be what a start that was killed has left: remove it, or use "
+                "another lake"
+            ) from error
+        self._ensured.update(tables)
+
+    def _ensure_once(self, tables: Sequence[str]) -> None:
+        """As `ensure`; fails where another process is at the same. What it has made is not made again by the next try."""
         changes = self.judge(*tables)
 
         def make(table: str) -> None:
@@ -90,7 +106,6 @@ class Lake:
         # Most of what a commit to a new table costs is waiting, or code that runs for the first time.
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(make, dict.fromkeys(tables)))
-        self._ensured.update(tables)
 
     def judge(self, *tables: str) -> dict[str, list[str] | None]:
         """What each of the tables, and of those that depend on the configuration, lacks to be what that says: clauses of ALTER
@@ -178,7 +193,8 @@ class Lake:
         if table == self.attributed:
             properties[PROPERTY] = RegisteredRule(rule=rule_of(self.config)).as_json()
         name, listed = self.identifier(table), _listed(properties)
-        self.spark.sql(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
+        # Not IF NOT EXISTS: that says nothing where another process was first, perhaps with other columns.
+        self.spark.sql(f"CREATE TABLE {name} ({columns}) USING delta {partitioned} TBLPROPERTIES ({listed})")
 
     def _properties(self, spec: TableSpec) -> dict[str, str]:
         return {

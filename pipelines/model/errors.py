@@ -9,6 +9,13 @@ import re
 _CLASSES = re.compile(r"^(?:(?:java|scala|org|com|io)(?:\.[\w$]+)+: )+")
 # What Py4J says of any failure in the JVM, before what that says.
 _CALLING = re.compile(r"^An error occurred while calling \S+\s+: ")
+_LOST_TASK = re.compile(r"^(?:\S+: )?Job aborted due to stage failure: .*? Lost task .*? executor \S+\): ")
+_UNANSWERED = re.compile(r"^An error occurred while (?:calling \S+|trying to connect to the Java server.*)$")
+# Of a stack of causes, those that say no more than that there is one below.
+_WRAPPER = re.compile(
+    r"Job aborted|\[?TASK_WRITE_FAILED|Exception thrown in awaitResult|Writing job (?:aborted|failed)|Task failed"
+    r"|\[?INTERNAL_ERROR|InvocationTargetException|UncheckedExecutionException|ExecutionException|(?:Boxed )?Error\b"
+)
 
 
 class RejoinError(Exception):
@@ -57,9 +64,17 @@ def first_line(error: BaseException) -> str:
     for marker in ("terminated with exception: ", "Traceback (most recent call last):"):
         if marker in text:
             text = text.split(marker, 1)[1]
-    text = _CALLING.sub("", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\tat", "  File", "    "))]
-    lines = [_CLASSES.sub("", line.removeprefix("Caused by: ")) for line in lines]
+    text = _LOST_TASK.sub("", _CALLING.sub("", text))
+    if _UNANSWERED.match(text):
+        return "Spark's JVM has ended: it was killed, or had too little memory (spark.driver_memory)"
+    said = [line for line in text.splitlines() if line.strip() and not line.startswith(("\t", "  File", "    "))]
+    lines = [_CLASSES.sub("", line.strip().removeprefix("Caused by: ")) for line in said]
     own = [line.removeprefix("pipelines.model.errors.") for line in lines if line.startswith("pipelines.model.errors.")]
-    named = [line for line in lines if line.startswith("[")]
-    return (own or named or lines or [type(error).__name__])[0]
+    telling = [line for line in lines if not _WRAPPER.match(line)]
+    named = [line for line in telling if line.startswith("[")]
+    causes = [line for line, whole in zip(lines, said, strict=True) if whole.startswith("Caused by: ") and line in telling]
+    if own or named:
+        return (own or named)[0]
+    # The first line, unless it only says that there is a cause: then the one at the bottom of the stack.
+    first = lines[0] if lines else type(error).__name__
+    return causes[-1] if causes and _WRAPPER.match(first) else first

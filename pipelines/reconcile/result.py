@@ -82,6 +82,12 @@ class Reconciliation:
         return sum(hour.unattributed for hour in self.hours)
 
     @property
+    def duplicates(self) -> int:
+        """Accepted outcome events beside the one that counts of each id."""
+        accepted = sum(audit.accepted for audit in self.audits if audit.stream == self.streams[1])
+        return max(0, accepted - self.books.landed)
+
+    @property
     def findings(self) -> list[Finding]:
         """What the audit found wrong, each with its remedy."""
         found = [finding for audit in self.audits for finding in audit.findings]

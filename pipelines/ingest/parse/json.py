@@ -115,6 +115,7 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     return F.coalesce(
         F.when(F.col("__quick").isNull(), slow),
         *(_absent(name) for name in stream.required if name not in times),
+        _empty_id(stream),
         *(_misfit(name, Reason.UNPARSEABLE_TIME) for name in times),
         *(_absent(name) for name in stream.required if name in times),
         from_the_future(stream, rules),
@@ -159,6 +160,12 @@ def _undecodable(raw: DataFrame) -> list[Column]:
 def _absent(name: str) -> Column:
     detail = F.when(F.array_contains(F.json_object_keys("__raw.value"), name), f"{name} is null").otherwise(f"{name} is absent")
     return F.when(F.col("__event").getField(name).isNull(), judge(Reason.MISSING_REQUIRED, detail))
+
+
+def _empty_id(stream: EventStream) -> Column:
+    """A text without a character names no event: all that have it would be taken for one."""
+    empty = F.col("__event").getField(stream.id).cast("string") == ""
+    return F.when(empty, judge(Reason.MISSING_REQUIRED, F.lit(f"{stream.id} is empty")))
 
 
 def _half_a_character(line: Column) -> Column:

@@ -34,7 +34,7 @@ def to_dict(run: Reconciliation) -> dict[str, Any]:
         "table_files_dropped": run.table_files_dropped,
         "before_repair": run.before_repair,
         "causes": run.causes,
-        "account": {**run.books.as_dict(), "unattributed": run.unattributed},
+        "account": {**run.books.as_dict(), "unattributed": run.unattributed, "duplicates": run.duplicates},
         "hours": [{**asdict(hour), "differences": hour.differences} for hour in run.hours],
         "bronze": [audit.as_dict() for audit in run.audits],
         "expectations": [asdict(check) for check in run.checks],

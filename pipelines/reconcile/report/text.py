@@ -14,7 +14,7 @@ def to_text(run: Reconciliation) -> str:
         "",
         f"  dates      {run.range}, up to {bound(run) or 'the last event'}",
         f"  outcomes   {books['landed']:,} landed = {books['attributed']:,} in the table + {books['pending']:,} pending"
-        f"{'' if books['balances'] else '   DOES NOT BALANCE'}",
+        f"; {run.duplicates:,} duplicates removed{'' if books['balances'] else '   DOES NOT BALANCE'}",
         f"  answers    {sum(h.table_rows for h in run.hours) - run.unattributed:,} attributed, {run.unattributed:,} unattributed",
         f"  conflicts  {run.books.conflicting:,} outcome ids with several different events",
         *(_stream(audit) for audit in run.audits),
