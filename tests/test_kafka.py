@@ -83,6 +83,13 @@ def test_from_topics_to_rows_with_poison_restarts_and_a_lost_checkpoint(kafka: C
     assert by_reason["tombstone"] is None
     assert len(by_reason["oversize"]) > 2_000_000
 
+    pipeline.send("playbacks", day(90, 3)[1])
+    status = pipeline.status()
+    assert status.unread_records == {"impressions": 0, "playbacks": 3}
+    assert [f.problem for f in status.findings if "its topic" in f.problem] == [
+        "playbacks: 3 records of its topic have not been read"
+    ]
+
 
 def test_offsets_that_are_missing_or_twice_are_found(kafka: Callable[..., KafkaReplay]) -> None:
     pipeline = kafka()

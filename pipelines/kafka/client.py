@@ -58,6 +58,20 @@ def topic_now(source: KafkaSource, where: str) -> Topic:
     return Topic(id=id, held=held)
 
 
+def ends_now(source: KafkaSource, where: str, partitions: Iterable[int], seconds: float) -> dict[int, int]:
+    """The offset after the last one of each of the partitions that the topic has. Raises SourceError where Kafka does not answer
+    in time, ConfigError."""
+    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False, "isolation.level": "read_committed"}
+    consumer = Consumer({**_settings(source, where), **own})
+    try:
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=seconds) for p in partitions}
+    except KafkaException as error:
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
+    finally:
+        consumer.close()
+    return {partition: found[1] for partition, found in ends.items() if found is not None}
+
+
 def topic_id(source: KafkaSource, where: str) -> str | None:
     """The id of the topic; None where Kafka does not say, or not in time."""
     admin = AdminClient(_settings(source, where))  # by a name of its own: its answers end with it

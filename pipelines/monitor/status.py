@@ -30,6 +30,7 @@ from pipelines.monitor.lag import (
     versions_read,
 )
 from pipelines.monitor.lateness import Lateness, lateness_lines, lateness_of
+from pipelines.monitor.topics import for_topics, unread_records
 from pipelines.monitor.waiting import for_ingest, for_join, for_rows, for_settle, running
 
 
@@ -51,6 +52,7 @@ class Status:
     rates: list[Throughput] = field(default_factory=list)
     bound_by: str | None = None
     streams: list[Judged] = field(default_factory=list)
+    unread_records: dict[str, int | None] = field(default_factory=dict)
 
     def to_json(self) -> str:
         own = {
@@ -72,6 +74,8 @@ class Status:
                 f"  {query['query']:<24} batch {query['batch']}, {query['age_s']:,} s ago, {query['rows_in']:,} rows in{state}"
             )
         lines += [f"  {judged.stream:<12} {judged}" for judged in self.streams]
+        for name, count in self.unread_records.items():
+            lines.append(f"  {name:<12} {'no answer from Kafka' if count is None else f'{count:,} records unread in Kafka'}")
         for gap in self.gaps:
             lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
@@ -105,6 +109,8 @@ def read_status(reader: TableReader, config: Config) -> Status:
     names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
     latest, recent = latest_and_recent(reader, names)
     facts = facts_in(reader)
+    checkpoints, at_work = checkpoints_of(config), running(latest, facts, streams, now)
+    unread = unread_records(config, checkpoints, facts)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
     dropped, reconciliation, judged = _dropped(reader), _last_reconciliation(reader), read_judged(reader, streams)
@@ -117,7 +123,8 @@ def read_status(reader: TableReader, config: Config) -> Status:
         *_problems(dropped, reconciliation),
         *(finding for each in judged for finding in each.findings),
         *for_rows(judged, outcome, _rows(reader, f"attributed_{outcome}")),
-        *for_ingest(config, checkpoints_of(config), running(latest, facts, streams, now), now),
+        *for_ingest(config, checkpoints, at_work, now),
+        *for_topics(unread, at_work),
         *for_join(lag, config.join.watermark_delay.total_seconds(), joined["finished_at"] if joined else None, now),
         *for_settle(latest, facts.settled.horizon, config.settle.every.total_seconds(), now),
         *falling_behind(rates, now),
@@ -137,6 +144,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
         rates=rates,
         bound_by=bottleneck(rates),
         streams=judged,
+        unread_records=unread,
     )
 
 
