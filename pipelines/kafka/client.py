@@ -44,32 +44,32 @@ def topic_now(source: KafkaSource, where: str) -> Topic:
     """Raises SourceError as above."""
     partitions = range(partition_count(source, where))
     id = topic_id(source, where)
-    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False}
     # Transactions that are open do not make a topic shorter than what has been read of it, whatever was read then.
-    consumer = Consumer({**_settings(source, where), **own, "isolation.level": "read_uncommitted"})
+    held = _held(source, where, partitions, "read_uncommitted", _TIMEOUT)
+    return Topic(id=id, held=held)
+
+
+def ends_now(source: KafkaSource, where: str, partitions: Iterable[int], seconds: float) -> dict[int, int]:
+    """The offset after the last one of each of the partitions. Raises SourceError where Kafka does not answer in time, and
+    ConfigError."""
+    held = _held(source, where, partitions, "read_committed", seconds)
+    return {partition: end for partition, (_, end) in held.items()}
+
+
+def _held(
+    source: KafkaSource, where: str, partitions: Iterable[int], isolation: str, seconds: float
+) -> dict[int, tuple[int, int]]:
+    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False, "isolation.level": isolation}
+    consumer = Consumer({**_settings(source, where), **own})
     try:
-        held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=_TIMEOUT) for p in partitions}
+        held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=seconds) for p in partitions}
     except KafkaException as error:
         raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
     finally:
         consumer.close()
     if None in held.values():
-        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
-    return Topic(id=id, held=held)
-
-
-def ends_now(source: KafkaSource, where: str, partitions: Iterable[int], seconds: float) -> dict[int, int]:
-    """The offset after the last one of each of the partitions that the topic has. Raises SourceError where Kafka does not answer
-    in time, ConfigError."""
-    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False, "isolation.level": "read_committed"}
-    consumer = Consumer({**_settings(source, where), **own})
-    try:
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=seconds) for p in partitions}
-    except KafkaException as error:
-        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None
-    finally:
-        consumer.close()
-    return {partition: found[1] for partition, found in ends.items() if found is not None}
+        raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {seconds:.0f} s")
+    return held
 
 
 def topic_id(source: KafkaSource, where: str) -> str | None:
