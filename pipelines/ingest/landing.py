@@ -11,7 +11,7 @@ from pipelines.control.facts import Facts
 from pipelines.ingest.state import WriterState, newest_ingested
 from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
-from pipelines.model.paths import location_of
+from pipelines.model.paths import absolute, location, location_of
 
 
 def landing_of(source: FilesSource | KafkaSource, stream: str, state: WriterState | None) -> tuple[str, ...]:
@@ -34,6 +34,23 @@ def landings_of(lake: Lake, config: Config, stream: EventStream, facts: Facts) -
 def below(uri: Column, landing: Sequence[str]) -> Column:
     """The path of a file below whichever of the landing directories it lies in; that of any other file whole, and decoded."""
     decoded = F.coalesce(F.try_url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))), uri)
-    path = F.regexp_replace(decoded, r"^(\w+):/+", "$1:/")
-    inside = (F.when(path.startswith(f"{each}/"), F.substring(path, len(each) + 2, 2**31 - 1)) for each in landing)
+    path = F.regexp_replace(F.regexp_replace(decoded, "/{2,}", "/"), "^dbfs:/", "file:/")
+    inside = (F.when(path.startswith(f"{each}/"), F.substring(path, len(each) + 2, 2**31 - 1)) for each in _inmost(landing))
     return F.coalesce(*inside, path)
+
+
+def below_of(uri: str, landing: Sequence[str]) -> str:
+    """The same of a URI."""
+    path = location(uri)
+    inside = (path[len(each) + 1 :] for each in _inmost(landing) if path.startswith(f"{each}/"))
+    return next(inside, path)
+
+
+def _inmost(landing: Sequence[str]) -> list[str]:
+    """A directory may have been moved into, or out of, itself."""
+    return sorted(landing, key=len, reverse=True)
+
+
+def path_now(source: FilesSource, where: str, name: str) -> str:
+    """Where a file, known by its path below the landing directory, is to be read today."""
+    return f"{absolute(resolve(source.path, f'{where}.path'))}/{name}" if ":/" not in name else name

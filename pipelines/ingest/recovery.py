@@ -5,7 +5,7 @@ query reads again what may be in bronze, or in quarantine, already. Then each mi
 lines came from, until the checkpoint has passed all that the source held when that began.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
@@ -74,14 +74,30 @@ class Recovery:
             bronze, rejected = bronze.where(within), rejected.where(within)
         ok = F.col("__reason").isNull()
         accepted = not_quarantined_before(rejected, parsed.where(ok), self.landing)
-        accepted = self._without(accepted, content(self.stream, "__event.", "__rescued"), bronze, content(self.stream))
-        return accepted.unionByName(self._without(parsed.where(~ok), payload(parsed), rejected, F.col("payload")))
+        refused = self._without(parsed.where(~ok), rejected, {"payload": payload(parsed)})
+        return self._without_events(accepted, bronze).unionByName(refused)
 
-    def _without(self, lines: DataFrame, own: Column, landed: DataFrame, theirs: Column) -> DataFrame:
-        moved = len(self.landing) > 1
-        known = landed.select(*ORIGIN, *([theirs.alias("__what")] if moved else [])).distinct()
-        same = _same_origin(self.landing) & (own.eqNullSafe(F.col("__what")) if moved else F.lit(True))
-        return lines.join(known, same, "left_anti").select(*lines.columns)
+    def _without_events(self, lines: DataFrame, bronze: DataFrame) -> DataFrame:
+        id, time = (F.col(f"__event.`{name}`") for name in (self.stream.id, self.stream.event_time))
+        # What was in `rescued` is in a column once the schema has it: then the content is another, of the same event.
+        same = content(self.stream, "__event.", "__rescued").eqNullSafe(F.col("what"))
+        alike = same | F.col("more") | F.col("__rescued").isNotNull()
+        landed = bronze.select(
+            *ORIGIN,
+            F.col(f"`{self.stream.id}`").alias("id"),
+            F.col(f"`{self.stream.event_time}`").alias("time"),
+            content(self.stream).alias("what"),
+            F.col("rescued").isNotNull().alias("more"),
+        )
+        return self._without(lines, landed, {"id": id, "time": time}, alike)
+
+    def _without(self, lines: DataFrame, landed: DataFrame, own: Mapping[str, Column], alike: Column | None = None) -> DataFrame:
+        """The lines of which their file has not landed; of a directory that was moved those that have not landed themselves."""
+        same = _same_origin(self.landing)
+        if len(self.landing) < 2:
+            return lines.join(landed.select(*ORIGIN).distinct(), same, "left_anti").select(*lines.columns)
+        same = reduce(and_, (column.eqNullSafe(F.col(name)) for name, column in own.items()), same)
+        return lines.join(landed, same if alike is None else same & alike, "left_anti").select(*lines.columns)
 
 
 def not_quarantined_before(rejected: DataFrame, accepted: DataFrame, landing: Sequence[str]) -> DataFrame:

@@ -7,13 +7,15 @@ to do.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import reduce
 from operator import and_
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -37,11 +39,13 @@ from pipelines.lake.history import RELAND, Commit
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import SourceError
 from pipelines.model.events import EventStream
-from pipelines.model.paths import is_local, location
-from pipelines.model.time import now_us
+from pipelines.model.paths import is_local, location, location_of
+from pipelines.model.reasons import Reason
 
-# Of the commits of reland: the files that have no event, and when their reading began.
-_WITHOUT_ROWS, _BEGUN = "without_rows", "begun"
+# Of the commits of reland: the files that have no event; and those that were written again, with their times.
+_WITHOUT_ROWS, _CHANGED = "without_rows", "changed"
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +66,17 @@ class Relanded:
         return any(asdict(self).values())
 
 
-def reland(lake: Lake, config: Config, stream: EventStream, unreadable: Collection[str] = ()) -> Relanded:
-    """Land what bronze of the stream lacks; `unreadable` are landing files (URIs) that cannot be read.
+def reland(
+    lake: Lake, config: Config, stream: EventStream, unreadable: Collection[str] = (), changed: Mapping[str, int] = _NONE
+) -> Relanded:
+    """Land what bronze of the stream lacks; `unreadable` are landing files (paths) that cannot be read, `changed` as in
+    `changed_files`.
 
     Event dates are rewritten, and not only appended to, where data files are gone, rows lie in a wrong partition, or a file or
     record was ingested twice. Raises LakeError where events land on such dates too fast, SourceError where Kafka does not answer.
     """
-    table, begun = stream.name, now_us()
+    table = stream.name
     commits = lake.commits(table, -1)
-    changed = changed_files(lake, config, stream)
     gone = gone_files(lake, table)
     by_log = unreadable_rows(lake, table, gone) + _removed_since_reland(commits)
     with reading_around(lake, gone):
@@ -100,7 +106,7 @@ def reland(lake: Lake, config: Config, stream: EventStream, unreadable: Collecti
             return _placed(kept, stream).unionByName(lacking, allowMissingColumns=True)
 
         without = _without_rows_now(lake, config, stream, lacking)
-        with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without, _BEGUN: begun}):
+        with commit_as(lake, RELAND, {**asdict(done), _WITHOUT_ROWS: without, _CHANGED: dict(changed)}):
             if dates:
                 rewrite_dates(lake, table, dates, rewritten)
             elif rows:
@@ -225,9 +231,9 @@ def _landed(lake: Lake, stream: EventStream, source: FilesSource, unreadable: Co
     path = landing_directory(source, f"streams.{stream.name}.source")
     if not unreadable:
         return landed_lines(lake.spark, path).select("value", F.col("_metadata.file_path").alias("source"))
-    left = {location(file) for file in unreadable}
-    files = (row["path"] for row in lake.listed(path, FILE_NAMES).collect())
-    return read_lines(lake.spark, [file for file in files if location(file) not in left]).select("__raw.value", "__raw.source")
+    left = {location_of(file) for file in unreadable}
+    files = [row["path"] for row in lake.listed(path, FILE_NAMES).collect() if location(row["path"]) not in left]
+    return read_lines(lake.spark, [unquote(file) for file in files]).select("__raw.value", "__raw.source")
 
 
 def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame, landing: Sequence[str] = ()) -> DataFrame:
@@ -356,25 +362,30 @@ def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: 
     return files_without_rows(lake, config, stream, landing, files, lacking)
 
 
-def changed_files(lake: Lake, config: Config, stream: EventStream) -> list[str]:
-    """The landing files (URIs) that have been written since ingest read them, and since the last reland began; none of a
-    directory that is not there."""
+def changed_files(lake: Lake, config: Config, stream: EventStream) -> dict[str, int]:
+    """The landing files (URIs) that have been written again since ingest or a reland read them, with their times (milliseconds);
+    none of a directory that is not there."""
     source = config.streams[stream.name].source
     if not isinstance(source, FilesSource):
-        return []
-    at, landing = F.unix_millis("modified").alias("at"), landings_of(lake, config, stream, read_facts(lake))
-    read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
-    read = read.groupBy(below(F.col("source"), landing).alias("file")).agg(F.max(at).alias("read_at"))
+        return {}
     try:
-        now = lake.listed(landing_directory(source, f"streams.{stream.name}.source"), FILE_NAMES)
+        listed = lake.listed(landing_directory(source, f"streams.{stream.name}.source"), FILE_NAMES)
     except SourceError:
-        return []
-    relands = (commit.ours(RELAND) for commit in lake.newest_commits(stream.name))
-    since = next((details[_BEGUN] // 1000 for details in relands if details and _BEGUN in details), 0)
-    found = now.select("path", below(F.col("path"), landing).alias("file"), at).join(read, "file")
-    return sorted(
-        row[0] for row in found.where((F.col("at") > F.col("read_at")) & (F.col("at") > since)).select("path").collect()
-    )
+        return {}
+    at, file = F.unix_millis("modified").alias("at"), below(F.col("source"), ()).alias("file")
+    read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")).groupBy(file).agg(F.max(at).alias("read_at"))
+    now = listed.select("path", below(F.col("path"), ()).alias("file"), at)
+    changed = {row["path"]: row["at"] for row in now.join(read, "file").where("at != read_at").collect()}
+    if not changed:
+        return {}
+    relanded: dict[str, int] = {}
+    for commit in lake.newest_commits(stream.name):
+        relanded = {**(commit.ours(RELAND) or {}).get(_CHANGED, {}), **relanded}
+    # Those that could not be read have been read since.
+    of_files = (F.col("stream") == stream.name) & (F.col("reason") == Reason.UNREADABLE_FILE.value)
+    mended = lake.read("quarantine").where(of_files).groupBy("source").agg(F.max(F.unix_millis("relanded_at")).alias("at"))
+    read_again = {location(row["source"]): row["at"] for row in mended.where("at IS NOT NULL").collect()}
+    return {path: at for path, at in changed.items() if relanded.get(path) != at and at > read_again.get(location(path), at - 1)}
 
 
 def _reported(commit: Commit) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from pipelines.config.model import FilesSource, KafkaSource
@@ -77,7 +77,7 @@ class BronzeWriter:
     consumes: Mapping[str, str | None] = field(default_factory=dict)
     landing: Sequence[str] = ()
     still_there: Callable[[], None] = lambda: None
-    around: Callable[[SparkSession, int], DataFrame | None] = lambda _, __: None
+    around: Callable[[Lake, int], DataFrame | None] = lambda _, __: None
     landings: Landings = field(default_factory=Landings)
     totals: Totals = field(default_factory=Totals)
     accepted_at: float = field(default_factory=time.monotonic)
@@ -93,7 +93,9 @@ class BronzeWriter:
 
     def __post_init__(self) -> None:
         known = self.progress.state
-        self._state = known and replace(known, delay=micros(self.watermark_delay), stopped=False)
+        # Of an ingest before directories were noted: it is still where it was then.
+        landing = known.landing or self.landing if known else ()
+        self._state = known and replace(known, delay=micros(self.watermark_delay), landing=landing, stopped=False)
         self._floor = self.progress.floor
         self.unreadable = known is not None and known.unreadable
 
@@ -146,7 +148,7 @@ class BronzeWriter:
         try:
             held, met, figures = self._accept(lake, parsed, micro_batch)
         except Exception:
-            readable = self.around(lake.spark, micro_batch)
+            readable = self.around(lake, micro_batch)
             if readable is None:
                 raise
             held, met, figures = self._accept(lake, readable, micro_batch)

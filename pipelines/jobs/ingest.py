@@ -1,13 +1,13 @@
 """Ingest: source -> parse -> bronze and quarantine; one stateless query per stream."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -19,12 +19,12 @@ from pipelines.ingest.landing import landing_of
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.offsets import files_planned
 from pipelines.ingest.parse.json import parse
-from pipelines.ingest.parse.rules import ParseRules, rules_of
+from pipelines.ingest.parse.rules import rules_of
 from pipelines.ingest.position import check_continues, check_same_topic, position
 from pipelines.ingest.sources import read_stream
 from pipelines.ingest.sources.files import landing_directory
 from pipelines.ingest.state import read_progress
-from pipelines.ingest.unreadable import Reread, read_around, reread, waiting
+from pipelines.ingest.unreadable import Reread, read_around, reread, still_unreadable, waiting
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.jobs.reporting import UNSAID, IngestReport, Say
@@ -62,17 +62,17 @@ class IngestLane:
     writers: list[BronzeWriter]
     watch: IdleWatch
     report: IngestReport
-    _looked: float = field(default_factory=time.monotonic)
+    _look_at: float = field(default_factory=lambda: time.monotonic() + _LOOK_SECONDS)
 
     def tick(self, *, idle: bool = True) -> None:
         if idle:
             self.watch.tick()
         self.publish()
         self.report.tick(self.context.facts.horizon)
-        if time.monotonic() - self._looked >= _LOOK_SECONDS:
-            self._looked = time.monotonic()
-            for writer in self.writers:
-                _look_again(self.context, writer, self.report.say)
+        if time.monotonic() >= self._look_at:
+            waiting = sum(_look_again(self.context, writer, self.report.say) for writer in self.writers)
+            # Each costs some reading.
+            self._look_at = time.monotonic() + _LOOK_SECONDS * max(1, min(60, waiting))
         self.context.tick()
 
     def close(self) -> None:
@@ -121,6 +121,8 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     report.begin()
     for writer in writers:
         _look_again(context, writer, say)
+        if not once and writer.state is not None:
+            context.control.put(writer.state.as_fact(writer.stream.name))  # it has not stopped
     queries: list[StreamingQuery] = []
     try:
         for _, stream in prepared:
@@ -133,25 +135,31 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     return IngestLane(context=context, queries=queries, writers=writers, watch=watch, report=report)
 
 
-def _look_again(context: Context, writer: BronzeWriter, say: Say) -> None:
-    """Look once more at the landing files of a stream that could not be read, if there are any; a landing directory that is no
-    longer there is an error."""
+def _look_again(context: Context, writer: BronzeWriter, say: Say) -> int:
+    """Look once more at the landing files of a stream that could not be read, if there are any; how many still cannot. A landing
+    directory that is no longer there is an error."""
     source = context.config.streams[writer.stream.name].source
     if isinstance(source, FilesSource):
         landing_directory(source, f"streams.{writer.stream.name}.source")
     if not writer.unreadable:
-        return
-    done = Reread()
-    if waiting(context.lake, writer.stream):
-        try:
-            with leased(context.lake, RELANDING):
-                done = reread(context.lake, context.config, writer.stream)
-        except LeaseError:
-            return  # a reland is at it
-        say.line(f"{writer.stream.name}: {done}")
-    writer.unreadable = bool(done.still)
+        return 0
+    lake, config, stream = context.lake, context.config, writer.stream
+    writer.unreadable = False  # a micro-batch may find one meanwhile
+    files = waiting(lake, config, stream)
+    done = Reread(still=still_unreadable(lake, files))
+    try:
+        if len(done.still) < len(files):
+            with leased(lake, RELANDING):
+                done = reread(lake, config, stream)
+    except LeaseError:
+        writer.unreadable = True  # a reland is at it
+        return 0
+    writer.unreadable |= bool(done.still)
+    if files:
+        say.line(f"{stream.name}: {done}")
     if writer.state is not None:
-        context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(writer.stream.name))
+        context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(stream.name))
+    return len(done.still)
 
 
 def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple[BronzeWriter, DataStreamWriter]:
@@ -159,6 +167,7 @@ def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple
     source, delay = config.streams[stream.name].source, config.join.watermark_delay
     progress = read_progress(lake, stream, context.facts, delay)
     place = position(lake, stream, source, context.facts, progress.state)
+    landing = landing_of(source, stream.name, progress.state)
     consumes: dict[str, str | None] = {}
     if isinstance(source, KafkaSource):
         consumes = {"topic": source.topic, "topic_id": check_continues(stream.name, source, place).id}
@@ -171,9 +180,9 @@ def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple
         watermark_delay=delay,
         progress=progress,
         consumes=consumes,
-        landing=landing_of(source, stream.name, progress.state),
+        landing=landing,
         still_there=partial(check_same_topic, stream.name, source, consumes.get("topic_id")),
-        around=partial(_around, stream, rules, place.checkpoint),
+        around=partial(_around, config, stream, landing, place.checkpoint),
         landings=landings,
     )
     query = (
@@ -185,5 +194,7 @@ def _prepare(context: Context, landings: Landings, stream: EventStream) -> tuple
     return writer, query
 
 
-def _around(stream: EventStream, rules: ParseRules, checkpoint: str, spark: SparkSession, micro_batch: int) -> DataFrame | None:
-    return read_around(spark, stream, rules, files_planned(spark, checkpoint, micro_batch))
+def _around(
+    config: Config, stream: EventStream, landing: Sequence[str], checkpoint: str, lake: Lake, micro_batch: int
+) -> DataFrame | None:
+    return read_around(lake, config, stream, landing, files_planned(lake.spark, checkpoint, micro_batch))

@@ -10,6 +10,7 @@ from pipelines.ingest.reland import Relanded, changed_files, reland
 from pipelines.ingest.unreadable import Reread, refuse_changed, reread
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
+from pipelines.model.paths import location, location_of
 from pipelines.model.reasons import Reason
 
 
@@ -23,9 +24,10 @@ def run_reland(lake: Lake, config: Config, stream: str) -> tuple[Relanded, Rerea
     with leased(lake, RELANDING):
         found = lake.streams.named(stream)
         read = reread(lake, config, found)
-        changed = [file for file in changed_files(lake, config, found) if file not in read.still]
+        still = {location_of(path) for path in read.still}
+        changed = {file: at for file, at in changed_files(lake, config, found).items() if location(file) not in still}
         refused = refuse_changed(lake, config, found, changed)
-        return replace(reland(lake, config, found, read.still), quarantined=refused), read
+        return replace(reland(lake, config, found, read.still, changed), quarantined=refused), read
 
 
 def run_reland_quarantine(

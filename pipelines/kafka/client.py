@@ -49,19 +49,21 @@ def topic_now(source: KafkaSource, where: str) -> Topic:
     return Topic(id=id, held=held)
 
 
-def ends_now(source: KafkaSource, where: str, partitions: Iterable[int], seconds: float) -> dict[int, int]:
-    """The offset after the last one of each of the partitions. Raises SourceError where Kafka does not answer in time, and
-    ConfigError."""
-    held = _held(source, where, partitions, "read_committed", seconds)
+def ends_now(source: KafkaSource, where: str, seconds: float) -> dict[int, int]:
+    """The offset after the last one of each partition that the topic has. Raises SourceError where Kafka does not answer in
+    time, and ConfigError."""
+    held = _held(source, where, None, "read_committed", seconds)
     return {partition: end for partition, (_, end) in held.items()}
 
 
 def _held(
-    source: KafkaSource, where: str, partitions: Iterable[int], isolation: str, seconds: float
+    source: KafkaSource, where: str, partitions: Iterable[int] | None, isolation: str, seconds: float
 ) -> dict[int, tuple[int, int]]:
     own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False, "isolation.level": isolation}
     consumer = Consumer({**_settings(source, where), **own})
     try:
+        if partitions is None:
+            partitions = consumer.list_topics(source.topic, timeout=seconds).topics[source.topic].partitions
         held = {p: consumer.get_watermark_offsets(TopicPartition(source.topic, p), timeout=seconds) for p in partitions}
     except KafkaException as error:
         raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka ({_reason(error)})") from None

@@ -1,7 +1,7 @@
 """Paths as configurations have them, and as Spark and Hadoop take and give them."""
 
+import os
 import re
-from pathlib import Path
 from urllib.parse import unquote
 
 _GLOB = re.compile(r"([\\{}\[\]*?])")
@@ -13,8 +13,8 @@ def is_local(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """Absolute where it is a local path; a URI stays as it is, without a slash at its end."""
-    return str(Path(path).absolute()) if is_local(path) else path.rstrip("/")
+    """Absolute, and without `..`, where it is a local path; a URI stays as it is, without a slash at its end."""
+    return os.path.abspath(path) if is_local(path) else path.rstrip("/")  # noqa: PTH100  # Path keeps `..`, Hadoop does not
 
 
 def literal(path: str) -> str:
@@ -27,14 +27,16 @@ def literal(path: str) -> str:
 
 
 def location(uri: str) -> str:
-    """Where a file is, however its URI is written: decoded, with one slash behind the scheme.
+    """Where a file is, however its URI is written: decoded, with single slashes. To compare, and not to read by.
 
-    >>> location("file:///landing/a%20b.json")
-    'file:/landing/a b.json'
+    >>> location("file:///landing/a%20b.json"), location("dbfs:/Volumes/main/a.json")
+    ('file:/landing/a b.json', 'file:/Volumes/main/a.json')
     """
-    return re.sub(r"^(\w+):/+", r"\1:/", unquote(uri))
+    return location_of(unquote(uri) if "%" in uri else uri)
 
 
 def location_of(path: str) -> str:
-    """The same of a path as a configuration has it."""
-    return f"file:{absolute(path)}" if is_local(path) else re.sub(r"^(\w+):/+", r"\1:/", path.rstrip("/"))
+    """The same of a path as a configuration has it, or of a URI that is decoded."""
+    full = f"file:{absolute(path)}" if is_local(path) and not path.startswith("file:") else path.rstrip("/")
+    # Databricks has its file systems under both schemes.
+    return re.sub("^dbfs:/", "file:/", re.sub("/{2,}", "/", full))

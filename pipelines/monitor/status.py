@@ -31,7 +31,7 @@ from pipelines.monitor.lag import (
 )
 from pipelines.monitor.lateness import Lateness, lateness_lines, lateness_of
 from pipelines.monitor.topics import for_topics, unread_records
-from pipelines.monitor.waiting import for_ingest, for_join, for_rows, for_settle, running
+from pipelines.monitor.waiting import for_ingest, for_join, for_rows, for_settle, stopped_ingest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Status:
             )
         lines += [f"  {judged.stream:<12} {judged}" for judged in self.streams]
         for name, count in self.unread_records.items():
-            lines.append(f"  {name:<12} {'no answer from Kafka' if count is None else f'{count:,} records unread in Kafka'}")
+            lines.append(f"  {name:<12} {'unknown' if count is None else f'{count:,}'} records unread in Kafka")
         for gap in self.gaps:
             lines.append(f"  gap accepted {gap['stream']}: {gap['what']} (accepted {gap['at']})")
         last = self.last_reconciliation
@@ -109,7 +109,7 @@ def read_status(reader: TableReader, config: Config) -> Status:
     names = [*(f"ingest:{stream}" for stream in streams), "join", "settle"]
     latest, recent = latest_and_recent(reader, names)
     facts = facts_in(reader)
-    checkpoints, at_work = checkpoints_of(config), running(latest, facts, streams, now)
+    checkpoints, stopped = checkpoints_of(config), stopped_ingest(facts, streams)
     unread = unread_records(config, checkpoints, facts)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
@@ -123,8 +123,8 @@ def read_status(reader: TableReader, config: Config) -> Status:
         *_problems(dropped, reconciliation),
         *(finding for each in judged for finding in each.findings),
         *for_rows(judged, outcome, _rows(reader, f"attributed_{outcome}")),
-        *for_ingest(config, checkpoints, at_work, now),
-        *for_topics(unread, at_work),
+        *for_ingest(config, checkpoints, stopped, now),
+        *for_topics(unread, latest, stopped, now),
         *for_join(lag, config.join.watermark_delay.total_seconds(), joined["finished_at"] if joined else None, now),
         *for_settle(latest, facts.settled.horizon, config.settle.every.total_seconds(), now),
         *falling_behind(rates, now),

@@ -1,7 +1,6 @@
 """Records of Kafka topics that ingest has not read: what Kafka has, against ingest's checkpoint. Kafka is asked for a second."""
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,14 +9,15 @@ from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.model.errors import RejoinError
 from pipelines.model.paths import is_local
-from pipelines.monitor.lag import Finding
+from pipelines.monitor.checkpoints import offsets_read
+from pipelines.monitor.lag import RECENT_US, Entry, Finding
 
 _SECONDS = 1.0
 
 
 def unread_records(config: Config, checkpoints: str, facts: Facts) -> dict[str, int | None]:
-    """By stream that comes from Kafka, how many offsets come after those that ingest has read; None where Kafka does not answer,
-    or the checkpoint is not on a local disk."""
+    """By stream that comes from Kafka, how many offsets come after those that ingest has read; None where that cannot be told:
+    Kafka does not answer, the checkpoint is new or not on a local disk, or counts in a topic of before."""
     topics = {name: stream.source for name, stream in config.streams.items() if isinstance(stream.source, KafkaSource)}
     if not topics:
         return {}
@@ -29,16 +29,17 @@ def unread_records(config: Config, checkpoints: str, facts: Facts) -> dict[str, 
         return dict(zip(topics, pool.map(unread, topics), strict=True))
 
 
-def for_topics(unread: Mapping[str, int | None], running: Collection[str]) -> list[Finding]:
-    """Findings of records that wait while no ingest seems to be `running`."""
-    return [
-        Finding(
-            problem=f"{name}: {count:,} records of its topic have not been read",
-            remedy="run `rejoin run`, or see what it says where it is running",
-        )
-        for name, count in unread.items()
-        if count and name not in running
-    ]
+def for_topics(
+    unread: Mapping[str, int | None], latest: Mapping[str, Entry | None], stopped: Mapping[str, bool], now: int
+) -> list[Finding]:
+    """Findings of records that wait for an ingest that has stopped, or that has landed nothing for ten minutes."""
+    found = []
+    for name, count in unread.items():
+        last = latest[f"ingest:{name}"]
+        if count and (stopped[name] or last is None or now - last["finished_at"] > RECENT_US):
+            problem = f"{name}: {count:,} records of its topic have not been read"
+            found.append(Finding(problem=problem, remedy="run `rejoin run`, or see what it says where it is running"))
+    return found
 
 
 def _unread(source: KafkaSource, where: str, checkpoints: str, name: str, facts: Facts) -> int | None:
@@ -47,19 +48,14 @@ def _unread(source: KafkaSource, where: str, checkpoints: str, name: str, facts:
     if not is_local(checkpoints):
         return None
     gap = next((each for each in reversed(accepted(facts, name)) if each.topic == source.topic), None)
-    checkpoint = Path(checkpoints, f"ingest-{name}" if gap is None else f"ingest-{name}-after-gap-{gap.id}")
-    read = _offsets(checkpoint, source.topic)
+    if gap is None:
+        read = offsets_read(Path(checkpoints, f"ingest-{name}"), source.topic)
+    else:
+        read = offsets_read(Path(checkpoints, f"ingest-{name}-after-gap-{gap.id}"), source.topic) or dict(gap.offsets)
     try:
-        ends = ends_now(source, where, read, _SECONDS)
+        ends = ends_now(source, where, _SECONDS)
     except RejoinError:
         return None
-    return sum(max(0, end - read[partition]) for partition, end in ends.items())
-
-
-def _offsets(checkpoint: Path, topic: str) -> dict[int, int]:
-    """The next offset to read of each partition, after the last finished micro-batch; none where there is none yet."""
-    finished = [int(path.name) for path in checkpoint.glob("commits/*") if path.name.isdigit()]
-    log = checkpoint / "offsets" / str(max(finished, default=-1))
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    found = (json.loads(line).get(topic) for line in lines if line.startswith("{"))
-    return {int(partition): offset for offsets in found if isinstance(offsets, dict) for partition, offset in offsets.items()}
+    if not read or any(ends.get(partition, 0) < offset for partition, offset in read.items()):
+        return None
+    return sum(end - read.get(partition, 0) for partition, end in ends.items())

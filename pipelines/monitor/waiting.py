@@ -1,9 +1,9 @@
 """What waits: landing files for ingest, bronze for the join, a backlog for settle, outcomes for a row. A lane that has stopped is
 seen by what waits for it; one that has nothing to do is not. Instants and event times are microseconds."""
 
-import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.config.model import Config, FilesSource
@@ -11,21 +11,29 @@ from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.model.errors import RejoinError
 from pipelines.model.format import about, size
-from pipelines.model.paths import absolute, is_local, location
+from pipelines.model.paths import absolute, is_local
 from pipelines.model.time import iso
+from pipelines.monitor.checkpoints import files_unread
 from pipelines.monitor.judged import Judged
 from pipelines.monitor.lag import RECENT_US, Entry, Finding, Lag
 
 _SECOND, _HOUR, _DAY = 1_000_000, 3_600.0, 86_400.0
-# The ledger is written once a minute: what has happened since may not be in it yet.
-_UNWRITTEN_US = 90 * _SECOND
+# What comes is read within a micro-batch or two.
+_PATIENCE_US = 90 * _SECOND
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-def for_ingest(config: Config, checkpoints: str, running: Collection[str], now: int) -> list[Finding]:
-    """Landing directories that are not there, and files in them that ingest has not read, by the log in its checkpoint; of
-    streams of which it may be `running`, those that have waited for a minute and a half. Local ones only."""
+def stopped_ingest(facts: Facts, streams: Sequence[str]) -> dict[str, bool]:
+    """Whether each stream's ingest has said that it stopped, or had drained what was there."""
+    said = {stream: facts.last("ingest", stream) for stream in streams}
+    return {stream: fact is not None and bool(fact.detail.get("stopped")) for stream, fact in said.items()}
+
+
+def for_ingest(config: Config, checkpoints: str, stopped: Mapping[str, bool], now: int) -> list[Finding]:
+    """Landing directories that are not there, and files in them that ingest has not read, by its checkpoint; where it has not
+    said that it stopped, those that have waited for a minute and a half, or three micro-batches. Local ones only."""
     found = []
+    patience = max(_PATIENCE_US, int(3 * config.trigger.every.total_seconds() * _SECOND))
     for name, stream in config.streams.items():
         key = f"streams.{name}.source.path"
         path = _directory(stream.source, key)
@@ -34,27 +42,14 @@ def for_ingest(config: Config, checkpoints: str, running: Collection[str], now: 
         if not path.is_dir():
             problem = f"{name}: the landing directory {path} does not exist"
             found.append(Finding(problem=problem, remedy=f"create it, or correct {key}"))
-            continue
-        if not is_local(checkpoints):
-            continue
-        read = _read(Path(checkpoints, f"ingest-{name}", "sources", "0"))
-        waiting = [came for file, came in _files(path) if f"file:{file}" not in read]
-        waiting = [came for came in waiting if name not in running or came < now - _UNWRITTEN_US]
-        if waiting:
-            since = _ago(min(waiting), now)
-            problem = f"{name}: {len(waiting):,} files in {path} have not been read, the first came {since}"
-            found.append(Finding(problem=problem, remedy="run `rejoin run`, or see what it says where it is running"))
-    return found
-
-
-def running(latest: Mapping[str, Entry | None], facts: Facts, streams: Sequence[str], now: int) -> set[str]:
-    """The streams that an ingest may be at: it has landed something lately, and has not said that it stopped."""
-    found = set()
-    for stream in streams:
-        last, fact = latest[f"ingest:{stream}"], facts.last("ingest", stream)
-        stopped = fact is not None and fact.detail.get("stopped", False)
-        if last is not None and not stopped and now - last["finished_at"] < _UNWRITTEN_US:
-            found.add(stream)
+        elif is_local(checkpoints):
+            due = now if stopped[name] else now - patience
+            came = {f"file:{file}": at for file, at in _files(path) if at <= due}
+            waiting = files_unread(Path(checkpoints, f"ingest-{name}"), came)
+            if waiting:
+                since = _ago(min(came[file] for file in waiting), now)
+                problem = f"{name}: {len(waiting):,} files in {path} have not been read, the first came {since}"
+                found.append(Finding(problem=problem, remedy="run `rejoin run`, or see what it says where it is running"))
     return found
 
 
@@ -120,27 +115,18 @@ def _directory(source: object, key: str) -> Path | None:
 
 
 def _files(directory: Path) -> Iterator[tuple[str, int]]:
-    """The files of events, and when each came under its name: a rename keeps the time of the content, but not of the entry."""
-    with os.scandir(directory) as entries:
+    """The files of events, and when each came under its name: a rename keeps the time of the content, but not of the entry. One
+    that is taken away meanwhile, or may not be looked at, is not there."""
+    with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith((".", "_")):
                 continue
             if entry.is_dir():
                 yield from _files(Path(entry.path))
-            elif entry.name.endswith(_SUFFIXES) and (stat := entry.stat()).st_size:
-                yield entry.path, stat.st_ctime_ns // 1000
-
-
-def _read(log: Path) -> set[str]:
-    """The files (see `location`) in the log of a file source: that of the last compaction, and those since."""
-    logged = [path for path in log.iterdir() if path.name[:1].isdigit()] if log.is_dir() else []
-    since = max((_number(path) for path in logged if path.suffix == ".compact"), default=0)
-    lines = (line for path in logged if _number(path) >= since for line in path.read_text(encoding="utf-8").splitlines()[1:])
-    return {location(json.loads(line)["path"]) for line in lines}
-
-
-def _number(path: Path) -> int:
-    return int(path.name.partition(".")[0])
+            elif entry.name.endswith(_SUFFIXES):
+                with suppress(OSError):
+                    if (stat := entry.stat()).st_size:
+                        yield entry.path, stat.st_ctime_ns // 1000
 
 
 def _ago(when: int, now: int) -> str:

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
 from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
-from pipelines.model.paths import is_local, literal, location
+from pipelines.model.paths import is_local, literal
 
 _OPTIONS = {
     # Only \n ends an event; \r\n leaves a trailing \r, which JSON ignores.
@@ -22,6 +22,8 @@ _OPTIONS = {
     "fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     "fs.file.impl.disable.cache": "true",
 }
+GONE = "it is not there"
+"""Why a file cannot be read that does not exist."""
 _CAUSE = re.compile(r"^Caused by: [\w.$]+: (.+)$", re.MULTILINE)
 
 
@@ -41,7 +43,7 @@ def read_files(spark: SparkSession, source: FilesSource, trigger: TriggerConfig,
 
 
 def read_lines(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    """The same, a batch, of some files (URIs)."""
+    """The same, a batch, of some files (paths, or URIs that are decoded)."""
     none = "value string, _metadata struct<file_path string>"
     return _raw(_batch(spark, files) if files else spark.createDataFrame([], none))
 
@@ -55,7 +57,8 @@ def landed_lines(spark: SparkSession, path: str) -> DataFrame:
 
 
 def unreadable(spark: SparkSession, files: Sequence[str]) -> dict[str, str]:
-    """Of some files (URIs) those that cannot be read to their ends, each with what the file system, or the codec, says of it."""
+    """Of some files (paths, or URIs that are decoded) those that cannot be read to their ends, each with what the file system, or
+    the codec, says of it."""
     if not files:
         return {}
     try:
@@ -84,13 +87,13 @@ def landing_directory(source: FilesSource, where: str) -> str:
 def _why_unreadable(said: str) -> str | None:
     """The innermost cause of a failure to read a file; None of any other failure."""
     if "PATH_NOT_FOUND" in said or "FILE_NOT_EXIST" in said:
-        return "it is not there"
+        return GONE
     causes = _CAUSE.findall(said)
     return (causes[-1] if causes else "unknown") if "FAILED_READ_FILE" in said else None
 
 
 def _batch(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    return spark.read.format("text").options(**_OPTIONS).load([literal(location(file)) for file in files])
+    return spark.read.format("text").options(**_OPTIONS).load([literal(file) for file in files])
 
 
 def _raw(lines: DataFrame) -> DataFrame:

@@ -157,7 +157,7 @@ def _audit(lake: Lake, config: Config, stream: EventStream, span: Range, reach: 
         quarantined=quarantined,
         files_ingested_twice=figures["twice"],
         files_without_rows=len(without),
-        files_unreadable=len(waiting(lake, stream)),
+        files_unreadable=len(waiting(lake, config, stream)),
         files_changed=len(changed_files(lake, config, stream)),
         rows_misplaced=figures["misplaced"],
         gone=gone,
