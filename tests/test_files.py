@@ -85,10 +85,9 @@ def test_files_that_cannot_be_read_are_named_and_read_once_they_are_mended(repla
     put(landing / "cut.json.gz", gzip.compress(text([*cut, {"playback_id": None}])))
     said = ingested(pipeline)
     assert any("label.json.gz cannot be read" in line and "1 files that could not" in line for line in said), said
-    assert sorted(r["reason"] for r in pipeline.rows("quarantine", "relanded_at IS NULL")) == [
-        "missing_required",
-        "unreadable_file",
-    ]
+    left = pipeline.rows("quarantine", "relanded_at IS NULL")
+    assert sorted(row["reason"] for row in left) == ["missing_required", "unreadable_file"]
+    assert [finding.what for finding in pipeline.reconcile().findings] == ["playbacks: 1 landing files cannot be read"]
     put(landing / "label.json.gz", gzip.compress(text(label)))
     assert "1 files that could not be read have been: 4 rows" in report_reland("playbacks", *run_reland(*_of(pipeline)))
     put(landing / "late.json", text(late))
@@ -103,7 +102,7 @@ def _of(pipeline: Replay) -> tuple[Any, Any, str]:
 
 
 def test_files_of_any_name_in_a_directory_of_any_name_that_is_moved(replay: Callable[..., Replay]) -> None:
-    pipeline, (impressions, playbacks) = replay(), events(range(len(NAMES) + 2))
+    pipeline, (impressions, playbacks) = replay(), events(range(len(NAMES) + 3))
     first = pipeline.root / "la{nd,s}[1] ü%20"
     pipeline.reconfigure(f"streams.playbacks.source.path={json.dumps(str(first))}")
     with pytest.raises(SourceError, match="does not exist; create it"):
@@ -111,21 +110,34 @@ def test_files_of_any_name_in_a_directory_of_any_name_that_is_moved(replay: Call
     pipeline.land("impressions", impressions)
     for name, event in zip(NAMES, playbacks, strict=False):
         put(first / name, text([event, "{"]))
+    put(first / "cut.json.gz", gzip.compress(text(playbacks[-3:-2]))[:-9])
     rejected = len(NAMES)
-    assert ingested(pipeline)[-1].startswith(f"playbacks: {2 * rejected} read = {rejected} accepted")
-    pipeline.reconcile()
+    judged = f"{2 * rejected + 1} read = {rejected} accepted (0 late) + {rejected + 1} quarantined"
+    assert judged in ingested(pipeline)[-1]
 
     # Moved: nothing lands twice. Of a file of a name that was there what is new lands, for it is another one.
     second = pipeline.root / "moved"
     first.rename(second)
-    pipeline.reconfigure(f"streams.playbacks.source.path={second}")
+    pipeline.reconfigure(f"streams.playbacks.source.path={second}/../moved/")
     put(second / NAMES[0], text([playbacks[0], playbacks[-1]]))
     put(second / "new.json", text([playbacks[-2]]))
     assert ingested(pipeline)[-1].startswith("playbacks: 2 read = 2 accepted")
     assert ingested(pipeline)[-1].startswith("playbacks: 0 read")
+
+    # Once more, to a directory within that; the file that could not be read is mended there, and read.
+    third = second / "within"
+    first.mkdir()
+    for path in [*second.iterdir()]:
+        path.rename(first / path.name)
+    first.rename(third)
+    pipeline.reconfigure(f"streams.playbacks.source.path={third}")
+    put(third / "cut.json.gz", gzip.compress(text(playbacks[-3:-2])))
+    said = ingested(pipeline)
+    assert "1 files that could not be read have been: 1 rows landed, 0 quarantined" in said[2], said
+    assert said[-1].startswith("playbacks: 0 read")
     pipeline.lose_checkpoint("ingest-playbacks")
     assert ingested(pipeline)[-1].startswith("playbacks: 0 read")
-    assert len(pipeline.rows("quarantine")) == rejected
+    assert len(pipeline.rows("quarantine")) == rejected + 1
     assert_right(pipeline, playbacks, impressions)
     assert "nothing to do" in report_reland("playbacks", *run_reland(*_of(pipeline)))
 
