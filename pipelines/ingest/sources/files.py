@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
 from pipelines.config.secrets import resolve
 from pipelines.model.errors import SourceError
-from pipelines.model.paths import is_local, literal
+from pipelines.model.paths import is_local, literal, location, location_of
 
 _OPTIONS = {
     # Only \n ends an event; \r\n leaves a trailing \r, which JSON ignores.
@@ -62,7 +62,13 @@ def unreadable(spark: SparkSession, files: Sequence[str]) -> dict[str, str]:
     if not files:
         return {}
     try:
-        _batch(spark, files).count()
+        lines = _batch(spark, files)
+        # Whether a path that looks like a pattern is there, nobody has looked.
+        there = {location(uri) for uri in lines.inputFiles()}
+        gone = {file: GONE for file in files if location_of(file) not in there}
+        if gone:
+            return gone | unreadable(spark, [file for file in files if file not in gone])
+        lines.count()
     except Exception as error:  # the class differs between classic Spark and Connect
         why = _why_unreadable(str(error))
         if why is None:
@@ -93,7 +99,8 @@ def _why_unreadable(said: str) -> str | None:
 
 
 def _batch(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    return spark.read.format("text").options(**_OPTIONS).load([literal(file) for file in files])
+    # What Spark itself reads listed files with: a pattern it would look for name by name, which a colon in one ends.
+    return spark.read.format("text").options(**_OPTIONS).option("__globPaths__", "false").load(list(files))
 
 
 def _raw(lines: DataFrame) -> DataFrame:
