@@ -19,6 +19,8 @@ from tests import oracle
 from tests.builders import play, shown
 from tests.replay import Replay
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "events-2026-01-10T10:00:00Z.json",
     "{a}[b]*?.jsonl",
