@@ -73,7 +73,9 @@ def test_files_that_cannot_be_read_are_named_and_read_once_they_are_mended(repla
     put(landing / "label.json.gz", text(label))
     for n, event in enumerate(playbacks[:4]):
         put(landing / f"good-{n}.json", text([event]))
-    assert ingested(pipeline)[-1] == "playbacks: 6 read = 4 accepted (0 late) + 2 quarantined (unreadable_file 2)"
+    said = ingested(pipeline)
+    assert said[-1] == "playbacks: 6 read = 4 accepted (0 late) + 2 quarantined (unreadable_file 2)"
+    assert [name in said[2] for name in ("cut.json.gz cannot be read (", "label.json.gz cannot be read (")] == [True, True], said
     details = {row["source"].rpartition("/")[2]: row["detail"] for row in pipeline.rows("quarantine")}
     assert sorted(details) == ["cut.json.gz", "label.json.gz"]
     assert "not a gzip file" in details["label.json.gz"]
@@ -86,7 +88,8 @@ def test_files_that_cannot_be_read_are_named_and_read_once_they_are_mended(repla
     # One is mended, and read by the next ingest: what is wrong in it goes to quarantine. The other is relanded, once.
     put(landing / "cut.json.gz", gzip.compress(text([*cut, {"playback_id": None}])))
     said = ingested(pipeline)
-    assert any("label.json.gz cannot be read" in line and "1 files that could not" in line for line in said), said
+    assert "label.json.gz cannot be read" in said[2], said
+    assert "1 files that could not be read have been: 4 rows landed, 1 quarantined" in said[2], said
     left = pipeline.rows("quarantine", "relanded_at IS NULL")
     assert sorted(row["reason"] for row in left) == ["missing_required", "unreadable_file"]
     assert [finding.what for finding in pipeline.reconcile().findings] == ["playbacks: 1 landing files cannot be read"]

@@ -18,17 +18,22 @@ def landing_of(source: FilesSource | KafkaSource, stream: str, state: WriterStat
     """The landing directories of a stream, the configured one last; none for a topic."""
     if isinstance(source, KafkaSource):
         return ()
-    here = location_of(resolve(source.path, f"streams.{stream}.source.path"))
-    return (*(each for each in (state.landing if state else ()) if each != here), here)
+    return _ending_with(location_of(resolve(source.path, f"streams.{stream}.source.path")), state)
 
 
 def landings_of(lake: Lake, config: Config, stream: EventStream, facts: Facts) -> tuple[str, ...]:
     """The same, of one that may be ingesting."""
     source, known = config.streams[stream.name].source, facts.last("ingest", stream.name)
     _, newest = newest_ingested(lake.newest_commits(stream.name))
-    states = [newest, None if known is None else WriterState.from_dict(known.detail)]
-    found = (each for state in states if state is not None for each in landing_of(source, stream.name, state))
-    return tuple(dict.fromkeys([*found, *landing_of(source, stream.name, None)]))
+    if isinstance(source, KafkaSource):
+        return ()
+    here = location_of(resolve(source.path, f"streams.{stream.name}.source.path"))
+    return _ending_with(here, newest, WriterState.from_dict(known.detail) if known else None)
+
+
+def _ending_with(here: str, *states: WriterState | None) -> tuple[str, ...]:
+    known = dict.fromkeys(each for state in states if state is not None for each in state.landing)
+    return (*(each for each in known if each != here), here)
 
 
 def below(uri: Column, landing: Sequence[str]) -> Column:

@@ -65,7 +65,8 @@ class BronzeWriter:
     `progress` is how far the stream had come at the start, `consumes` what is read (for a topic: name and id), `landing` as in
     `WriterState`. `still_there` raises where the source is no longer what it was; `around` reads a micro-batch again without the
     landing files that cannot be read, None where all can be. `totals` and `accepted_at` (monotonic seconds) are of this run;
-    `entries` are for the ledger; `unreadable`: whether there are files that could not be read.
+    `entries` are for the ledger; `unreadable`: whether there are files that could not be read;
+    `found_unreadable`: whether one was found that nobody has been told of.
     """
 
     lake: Lake
@@ -83,6 +84,7 @@ class BronzeWriter:
     accepted_at: float = field(default_factory=time.monotonic)
     entries: list[Entry] = field(default_factory=list)
     unreadable: bool = False
+    found_unreadable: bool = False
     _state: WriterState | None = None
     _floor: int | None = None
     _begun: bool = False
@@ -203,7 +205,7 @@ class BronzeWriter:
         reasons = {reason: count for reason, count in observation.get.items() if count}
         self.totals.reasons.update(reasons)
         if Reason.UNREADABLE_FILE.value in reasons:
-            self.unreadable = True
+            self.unreadable = self.found_unreadable = True
 
     def _is_quarantined(self, lake: Lake, batch: int) -> bool:
         """Whether a kill came between quarantine and the end of a micro-batch of which nothing is in bronze."""

@@ -88,6 +88,9 @@ class IngestLane:
     def publish(self) -> None:
         """Hand over what has landed since the last call: entries for the ledger, the writers' states for `control`."""
         for writer in self.writers:
+            if writer.found_unreadable:
+                writer.found_unreadable = False
+                _name_unreadable(self.context, writer, self.report.say)
             while writer.entries:
                 self.context.ledger.add(writer.entries.pop(0))
                 if writer.state is not None:
@@ -120,7 +123,7 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     report = IngestReport(config=context.config, writers=writers, say=UNSAID if behind_connect(context.lake.spark) else say)
     report.begin()
     for writer in writers:
-        _look_again(context, writer, say)
+        _look_again(context, writer, say, first=True)
         if not once and writer.state is not None:
             context.control.put(writer.state.as_fact(writer.stream.name))  # it has not stopped
     queries: list[StreamingQuery] = []
@@ -135,9 +138,15 @@ def start_ingest(context: Context, *, once: bool, landings: Landings | None = No
     return IngestLane(context=context, queries=queries, writers=writers, watch=watch, report=report)
 
 
-def _look_again(context: Context, writer: BronzeWriter, say: Say) -> int:
-    """Look once more at the landing files of a stream that could not be read, if there are any; how many still cannot. A landing
-    directory that is no longer there is an error."""
+def _name_unreadable(context: Context, writer: BronzeWriter, say: Say) -> None:
+    found = Reread(still=still_unreadable(context.lake, waiting(context.lake, context.config, writer.stream)))
+    if found.still:
+        say.line(f"{writer.stream.name}: {found}")
+
+
+def _look_again(context: Context, writer: BronzeWriter, say: Say, *, first: bool = False) -> int:
+    """Look once more at the landing files of a stream that could not be read, if there are any; how many still cannot, which the
+    `first` look names. A landing directory that is no longer there is an error."""
     source = context.config.streams[writer.stream.name].source
     if isinstance(source, FilesSource):
         landing_directory(source, f"streams.{writer.stream.name}.source")
@@ -155,7 +164,7 @@ def _look_again(context: Context, writer: BronzeWriter, say: Say) -> int:
         writer.unreadable = True  # a reland is at it
         return 0
     writer.unreadable |= bool(done.still)
-    if files:
+    if done.files or (first and done.still):
         say.line(f"{stream.name}: {done}")
     if writer.state is not None:
         context.control.put(replace(writer.state, unreadable=writer.unreadable).as_fact(stream.name))
