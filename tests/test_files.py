@@ -75,7 +75,9 @@ def test_files_that_cannot_be_read_are_named_and_read_once_they_are_mended(repla
         put(landing / f"good-{n}.json", text([event]))
     said = ingested(pipeline)
     assert said[-1] == "playbacks: 6 read = 4 accepted (0 late) + 2 quarantined (unreadable_file 2)"
-    assert [name in said[2] for name in ("cut.json.gz cannot be read (", "label.json.gz cannot be read (")] == [True, True], said
+    assert (
+        len([line for line in said if "cut.json.gz cannot be read (" in line and "label.json.gz cannot be read (" in line]) == 1
+    )
     details = {row["source"].rpartition("/")[2]: row["detail"] for row in pipeline.rows("quarantine")}
     assert sorted(details) == ["cut.json.gz", "label.json.gz"]
     assert "not a gzip file" in details["label.json.gz"]
@@ -88,8 +90,8 @@ def test_files_that_cannot_be_read_are_named_and_read_once_they_are_mended(repla
     # One is mended, and read by the next ingest: what is wrong in it goes to quarantine. The other is relanded, once.
     put(landing / "cut.json.gz", gzip.compress(text([*cut, {"playback_id": None}])))
     said = ingested(pipeline)
-    assert "label.json.gz cannot be read" in said[2], said
-    assert "1 files that could not be read have been: 4 rows landed, 1 quarantined" in said[2], said
+    read = "1 files that could not be read have been: 4 rows landed, 1 quarantined"
+    assert len([line for line in said if read in line and "label.json.gz cannot be read" in line]) == 1, said
     left = pipeline.rows("quarantine", "relanded_at IS NULL")
     assert sorted(row["reason"] for row in left) == ["missing_required", "unreadable_file"]
     assert [finding.what for finding in pipeline.reconcile().findings] == ["playbacks: 1 landing files cannot be read"]
@@ -138,7 +140,8 @@ def test_files_of_any_name_in_a_directory_of_any_name_that_is_moved(replay: Call
     pipeline.reconfigure(f"streams.playbacks.source.path={third}")
     put(third / "cut.json.gz", gzip.compress(text(playbacks[-3:-2])))
     said = ingested(pipeline)
-    assert "1 files that could not be read have been: 1 rows landed, 0 quarantined" in said[2], said
+    read = "1 files that could not be read have been: 1 rows landed, 0 quarantined"
+    assert len([line for line in said if read in line]) == 1, said
     assert said[-1].startswith("playbacks: 0 read")
     pipeline.lose_checkpoint("ingest-playbacks")
     assert ingested(pipeline)[-1].startswith("playbacks: 0 read")
