@@ -100,7 +100,7 @@ class Recovery:
         return lines.join(landed, same if alike is None else same & alike, "left_anti").select(*lines.columns)
 
 
-def not_quarantined_before(rejected: DataFrame, accepted: DataFrame, landing: Sequence[str]) -> DataFrame:
+def not_quarantined_before(rejected: DataFrame, accepted: DataFrame, landing: Sequence[str] = ()) -> DataFrame:
     """Leave out accepted lines that are in quarantine (`rejected`): a clock that was ahead once would be in time by now. The same
     line is known by its file, or by its place in Kafka: a record that was sent again is another one."""
     judged = rejected.select(*ORIGIN, "payload").distinct()
