@@ -15,7 +15,7 @@ from pipelines.ingest.reland import Relanded
 from pipelines.ingest.unreadable import Reread
 from pipelines.jobs.reland import report_reland
 from pipelines.lake.files import commit_as
-from pipelines.model.errors import LakeError, RejoinError
+from pipelines.model.errors import LakeError, RejoinError, SourceError
 from pipelines.reconcile.audit.bronze import StreamAudit
 from pipelines.reconcile.report import to_html, to_text
 from pipelines.reconcile.result import Reconciliation
@@ -203,6 +203,9 @@ def test_what_the_source_no_longer_has_is_said_to_be_lost(pipeline: Any) -> None
     lost.unlink()
     landing = pipeline.root / "landing" / "playbacks"
     landing.rename(landing.with_name("away"))
+    with pytest.raises(SourceError, match="does not exist"):
+        pipeline.reland("playbacks")  # it may not be mounted: nothing is given up
+    landing.mkdir()
     done = pipeline.reland("playbacks")
     assert done == Relanded(data_files=1, lost=rows)
     assert f"{rows} more rows are lost by the log" in report_reland("playbacks", done, Reread())
