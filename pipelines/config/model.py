@@ -30,8 +30,9 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Partitioning = Literal["date", "hour"]
 SchemaId = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 
-# The files of a landing directory that hold events.
-FILE_NAMES = "*.{json,jsonl,json.gz,jsonl.gz}"
+# The files of a landing directory that hold events: how their names end, and the same as a pattern.
+FILE_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+FILE_NAMES = f"*.{{{','.join(suffix.removeprefix('.') for suffix in FILE_SUFFIXES)}}}"
 
 
 class Model(BaseModel):

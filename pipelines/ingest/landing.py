@@ -7,33 +7,30 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
-from pipelines.control.facts import Facts
+from pipelines.control.store import read_facts
 from pipelines.ingest.state import WriterState, newest_ingested
 from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 from pipelines.model.paths import absolute, location, location_of
 
 
-def landing_of(source: FilesSource | KafkaSource, stream: str, state: WriterState | None) -> tuple[str, ...]:
-    """The landing directories of a stream, the configured one last; none for a topic."""
+def landing_of(source: FilesSource | KafkaSource, stream: str, *states: WriterState | None) -> tuple[str, ...]:
+    """The landing directories of a stream, of which its writer's states know some; the configured one last. None for a topic."""
     if isinstance(source, KafkaSource):
         return ()
-    return _ending_with(location_of(resolve(source.path, f"streams.{stream}.source.path")), state)
-
-
-def landings_of(lake: Lake, config: Config, stream: EventStream, facts: Facts) -> tuple[str, ...]:
-    """The same, of one that may be ingesting."""
-    source, known = config.streams[stream.name].source, facts.last("ingest", stream.name)
-    _, newest = newest_ingested(lake.newest_commits(stream.name))
-    if isinstance(source, KafkaSource):
-        return ()
-    here = location_of(resolve(source.path, f"streams.{stream.name}.source.path"))
-    return _ending_with(here, newest, WriterState.from_dict(known.detail) if known else None)
-
-
-def _ending_with(here: str, *states: WriterState | None) -> tuple[str, ...]:
+    here = location_of(resolve(source.path, f"streams.{stream}.source.path"))
     known = dict.fromkeys(each for state in states if state is not None for each in state.landing)
     return (*(each for each in known if each != here), here)
+
+
+def landings_of(lake: Lake, config: Config, stream: EventStream) -> tuple[str, ...]:
+    """The same, of one that may be ingesting."""
+    source = config.streams[stream.name].source
+    if isinstance(source, KafkaSource):
+        return ()
+    fact = read_facts(lake).last("ingest", stream.name)
+    _, newest = newest_ingested(lake.newest_commits(stream.name))
+    return landing_of(source, stream.name, newest, WriterState.from_dict(fact.detail) if fact else None)
 
 
 def below(uri: Column, landing: Sequence[str]) -> Column:

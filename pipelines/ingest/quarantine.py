@@ -12,16 +12,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, KafkaSource
-from pipelines.control.store import read_facts
 from pipelines.ingest.landing import landings_of
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
-from pipelines.ingest.recovery import ORIGIN, in_quarantine
+from pipelines.ingest.recovery import ORIGIN, in_quarantine, mark_relanded
 from pipelines.ingest.reland import as_late_rows, of_files, same, unmatched_lines
 from pipelines.ingest.sources.kafka import values
 from pipelines.lake.history import QUARANTINE
-from pipelines.lake.merge import merge
-from pipelines.lake.tables import Lake, quoted
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 from pipelines.model.reasons import Reason
 
@@ -55,12 +53,12 @@ def reland_quarantine(
     if not count:
         return Rejudged(looked_at=sum(left.values()), passing=0, landed=0, left=left)
     events = as_late_rows(passing, stream)
-    landing = landings_of(lake, config, stream, read_facts(lake))
+    landing = landings_of(lake, config, stream)
     lacking = _lacking(lake.read(stream.name), events, stream, landing).localCheckpoint()
     landed = lacking.count()
     if landed:
         lake.append(stream.name, lacking, metadata={QUARANTINE: {"rows": landed}})
-    _mark(lake, stream, passing)
+    mark_relanded(lake, stream, passing.select(*(f"__raw.{name}" for name in _ROW)).distinct().localCheckpoint())
     return Rejudged(looked_at=count + sum(left.values()), passing=count, landed=landed, left=left)
 
 
@@ -87,10 +85,3 @@ def _lacking(bronze: DataFrame, events: DataFrame, stream: EventStream, landing:
     relanded = of_files(bronze).where("late AND door_watermark IS NULL")
     there = relanded.join(F.broadcast(lines.select("source").distinct()), "source", "left_semi").select(*bronze.columns)
     return left.unionByName(unmatched_lines(lines, there, stream, landing))
-
-
-def _mark(lake: Lake, stream: EventStream, passing: DataFrame) -> None:
-    done = passing.select(*(f"__raw.{name}" for name in _ROW)).distinct().localCheckpoint()
-    same_row = " AND ".join(f"t.{name} <=> s.{name}" for name in _ROW)
-    condition = f"t.stream = {quoted(stream.name)} AND t.relanded_at IS NULL AND {same_row}"
-    merge(lake, "quarantine", done, condition, "WHEN MATCHED THEN UPDATE SET t.relanded_at = current_timestamp()")

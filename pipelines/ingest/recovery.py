@@ -18,7 +18,8 @@ from pipelines.config.secrets import resolve
 from pipelines.ingest.landing import below
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.position import Position, landed_offsets
-from pipelines.lake.tables import Lake
+from pipelines.lake.merge import merge
+from pipelines.lake.tables import Lake, quoted
 from pipelines.model.events import EventStream
 from pipelines.model.paths import location
 
@@ -117,6 +118,13 @@ def content(stream: EventStream, prefix: str = "", rescued: str = "rescued") -> 
 def in_quarantine(lake: Lake, stream: str) -> DataFrame:
     """The rows of quarantine that have not been relanded."""
     return lake.read("quarantine").where((F.col("stream") == stream) & F.col("relanded_at").isNull())
+
+
+def mark_relanded(lake: Lake, stream: EventStream, rows: DataFrame) -> None:
+    """Mark the rows of quarantine that have the values of one of `rows`, in all of its columns."""
+    same_row = " AND ".join(f"t.{name} <=> s.{name}" for name in rows.columns)
+    condition = f"t.stream = {quoted(stream.name)} AND t.relanded_at IS NULL AND {same_row}"
+    merge(lake, "quarantine", rows, condition, "WHEN MATCHED THEN UPDATE SET t.relanded_at = current_timestamp()")
 
 
 def payload(parsed: DataFrame) -> Column:

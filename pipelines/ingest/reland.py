@@ -160,8 +160,7 @@ def _lacking_records(lake: Lake, config: Config, stream: EventStream, source: Ka
             ranges[partition] = [(first, end - 1)]
     if not ranges:
         return bronze.where(F.lit(False)).select(*stream.bronze_schema.names)
-    raw = F.col("__raw").withField("ingest_batch", F.lit(0).cast("bigint")).withField("met", F.lit(None).cast("timestamp"))
-    records = read_kafka_ranges(lake.spark, source, f"streams.{stream.name}.source", ranges).withColumn("__raw", raw)
+    records = of_no_batch(read_kafka_ranges(lake.spark, source, f"streams.{stream.name}.source", ranges))
     return _as_bronze(lake, config, stream, records).alias("n").join(bronze.alias("o"), same(ORIGIN), "left_anti").select("n.*")
 
 
@@ -182,7 +181,7 @@ def _lacking_lines(
     bronze: DataFrame,
     unreadable: Collection[str],
 ) -> DataFrame:
-    landing = landings_of(lake, config, stream, read_facts(lake))
+    landing = landings_of(lake, config, stream)
     at = below(F.col("source"), landing).alias("__at")
     there = of_files(bronze).select("*", at)
     rejected = lake.read("quarantine").where(F.col("stream") == stream.name)
@@ -242,6 +241,12 @@ def _as_bronze(lake: Lake, config: Config, stream: EventStream, raw: DataFrame, 
     parsed = parse(raw, stream, rules_of(config)).where(F.col("__reason").isNull()).localCheckpoint()
     parsed = not_quarantined_before(in_quarantine(lake, stream.name), parsed, landing)
     return as_late_rows(parsed, stream)
+
+
+def of_no_batch(raw: DataFrame) -> DataFrame:
+    """`__raw` of lines that no micro-batch has landed, for `as_late_rows`."""
+    stamped = F.col("__raw").withField("ingest_batch", F.lit(0).cast("bigint")).withField("met", F.lit(None).cast("timestamp"))
+    return raw.withColumn("__raw", stamped)
 
 
 def as_late_rows(parsed: DataFrame, stream: EventStream) -> DataFrame:
@@ -357,7 +362,7 @@ def _without_rows_now(lake: Lake, config: Config, stream: EventStream, lacking: 
     if not isinstance(config.streams[stream.name].source, FilesSource):
         return []
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}"))
-    landing = landings_of(lake, config, stream, read_facts(lake))
+    landing = landings_of(lake, config, stream)
     files = [row[0] for row in read.select(below(F.col("source"), landing)).distinct().collect()]
     return files_without_rows(lake, config, stream, landing, files, lacking)
 

@@ -12,17 +12,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, FilesSource
-from pipelines.control.store import read_facts
 from pipelines.ingest.landing import below, below_of, landings_of, path_now
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of
-from pipelines.ingest.recovery import in_quarantine
-from pipelines.ingest.reland import as_late_rows, of_files, same, unmatched_lines
+from pipelines.ingest.recovery import in_quarantine, mark_relanded
+from pipelines.ingest.reland import as_late_rows, of_files, of_no_batch, same, unmatched_lines
 from pipelines.ingest.sources.files import GONE, read_lines, unreadable
 from pipelines.ingest.writer import quarantined
 from pipelines.lake.history import QUARANTINE
-from pipelines.lake.merge import merge
-from pipelines.lake.tables import Lake, quoted
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 from pipelines.model.paths import location, location_of
 from pipelines.model.reasons import Reason
@@ -98,7 +96,7 @@ def waiting(lake: Lake, config: Config, stream: EventStream) -> dict[str, str]:
     """The files that could not be read, and have not been since: as quarantine names them, and the path of each today."""
     rows = in_quarantine(lake, stream.name).where(F.col("reason") == Reason.UNREADABLE_FILE.value)
     files = sorted(row["source"] for row in rows.select("source").distinct().collect())
-    landing = landings_of(lake, config, stream, read_facts(lake)) if files else ()
+    landing = landings_of(lake, config, stream) if files else ()
     return {file: _path(config, stream, below_of(file, landing)) for file in files}
 
 
@@ -115,7 +113,7 @@ def reread(lake: Lake, config: Config, stream: EventStream) -> Reread:
     if not mended:
         return Reread(still=still)
     parsed = _parsed(lake, config, stream, list(mended.values()))
-    landing = landings_of(lake, config, stream, read_facts(lake))
+    landing = landings_of(lake, config, stream)
     events = as_late_rows(parsed.where("__reason IS NULL"), stream)
     there = _of_same_files(of_files(lake.read(stream.name)), parsed, landing)
     rows = unmatched_lines(events, there, stream, landing).localCheckpoint()
@@ -123,7 +121,8 @@ def reread(lake: Lake, config: Config, stream: EventStream) -> Reread:
     if count:
         lake.append(stream.name, rows, metadata={QUARANTINE: {"rows": count}})
     refused = _refuse(lake, stream, parsed, landing)
-    _mark(lake, stream, list(mended))
+    names = [(name, Reason.UNREADABLE_FILE.value) for name in mended]
+    mark_relanded(lake, stream, lake.spark.createDataFrame(names, "source string, reason string"))
     return Reread(files=list(mended.values()), rows=count, quarantined=refused, still=still)
 
 
@@ -132,13 +131,11 @@ def refuse_changed(lake: Lake, config: Config, stream: EventStream, files: Colle
     if not files:
         return 0
     parsed = _parsed(lake, config, stream, [unquote(file) for file in files])
-    return _refuse(lake, stream, parsed, landings_of(lake, config, stream, read_facts(lake)))
+    return _refuse(lake, stream, parsed, landings_of(lake, config, stream))
 
 
 def _parsed(lake: Lake, config: Config, stream: EventStream, files: Sequence[str]) -> DataFrame:
-    raw = F.col("__raw").withField("ingest_batch", F.lit(0).cast("bigint")).withField("met", F.lit(None).cast("timestamp"))
-    lines = read_lines(lake.spark, files).select(raw.alias("__raw"))
-    return parse(lines, stream, rules_of(config)).localCheckpoint()
+    return parse(of_no_batch(read_lines(lake.spark, files)), stream, rules_of(config)).localCheckpoint()
 
 
 def _refuse(lake: Lake, stream: EventStream, parsed: DataFrame, landing: Sequence[str]) -> int:
@@ -155,12 +152,3 @@ def _refuse(lake: Lake, stream: EventStream, parsed: DataFrame, landing: Sequenc
 def _of_same_files(rows: DataFrame, parsed: DataFrame, landing: Sequence[str]) -> DataFrame:
     files = parsed.select(below(F.col("__raw.source"), landing)).distinct().collect()
     return rows.where(below(F.col("source"), landing).isin([row[0] for row in files]))
-
-
-def _mark(lake: Lake, stream: EventStream, files: Sequence[str]) -> None:
-    done = lake.spark.createDataFrame([(file,) for file in files], "source string")
-    condition = (
-        f"t.stream = {quoted(stream.name)} AND t.reason = {quoted(Reason.UNREADABLE_FILE.value)} AND t.relanded_at IS NULL "
-        "AND t.source = s.source"
-    )
-    merge(lake, "quarantine", done, condition, "WHEN MATCHED THEN UPDATE SET t.relanded_at = current_timestamp()")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config.model import FILE_NAMES, Config, KafkaSource
+from pipelines.config.model import FILE_NAMES, FILE_SUFFIXES, Config, KafkaSource
 from pipelines.config.secrets import resolve
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count
@@ -103,7 +103,7 @@ def _source(config: Config, name: str) -> Finding:
     if not directory.is_dir():
         return Finding(ok=False, what=f"{key}: {path} is not a directory", fix="create it or correct the path")
     names = [p.name for p in directory.iterdir() if p.is_file() and not p.name.startswith((".", "_"))]
-    unread = [n for n in names if not n.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz"))]
+    unread = [n for n in names if not n.endswith(FILE_SUFFIXES)]
     if unread:
         return Finding(ok=True, what=f"{key}: {len(unread)} files are not read, e.g. {unread[0]} (read are {FILE_NAMES})")
     return Finding(ok=True, what=f"{key}: {len(names)} files")

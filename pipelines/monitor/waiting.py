@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.config.model import Config, FilesSource
+from pipelines.config.model import FILE_SUFFIXES, Config, FilesSource
 from pipelines.config.secrets import resolve
 from pipelines.control.facts import Facts
 from pipelines.model.errors import RejoinError
@@ -20,7 +20,6 @@ from pipelines.monitor.lag import RECENT_US, Entry, Finding, Lag
 _SECOND, _HOUR, _DAY = 1_000_000, 3_600.0, 86_400.0
 # What comes is read within a micro-batch or two.
 _PATIENCE_US = 90 * _SECOND
-_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
 def stopped_ingest(facts: Facts, streams: Sequence[str]) -> dict[str, bool]:
@@ -123,7 +122,7 @@ def _files(directory: Path) -> Iterator[tuple[str, int]]:
                 continue
             if entry.is_dir():
                 yield from _files(Path(entry.path))
-            elif entry.name.endswith(_SUFFIXES):
+            elif entry.name.endswith(FILE_SUFFIXES):
                 with suppress(OSError):
                     if (stat := entry.stat()).st_size:
                         yield entry.path, stat.st_ctime_ns // 1000

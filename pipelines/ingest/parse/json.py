@@ -123,16 +123,6 @@ def _verdict(stream: EventStream, rules: ParseRules) -> Column:
     )
 
 
-def _not_utf8(line: Column) -> Column:
-    """The same of bytes that are no text."""
-    start = F.hex(F.substring(line.cast("binary"), 1, 2))
-    return (
-        F.when(start == "1F8B", F.lit("gzip, by its first bytes; name the file .gz. The payload is kept as base64"))
-        .when(start.isin("FFFE", "FEFF"), F.lit(f"{_UTF16}. The payload is kept as base64"))
-        .otherwise(F.lit("not UTF-8; the payload is kept as base64"))
-    )
-
-
 def _not_json(line: Column) -> Column:
     """Why a line is not one JSON object, in words that say what to do."""
     start, name = F.left(F.trim(line), F.lit(1)), F.regexp_extract(line, _NO_NUMBER, 1)
@@ -144,6 +134,16 @@ def _not_json(line: Column) -> Column:
         .when(F.trim(line) == "{", F.lit("not one JSON object on the line but the start of one over several; jq -c . FILE"))
         .when(F.contains(line, F.lit("\0")), F.lit(_UTF16))
         .otherwise(F.lit("not one JSON object on the line"))
+    )
+
+
+def _not_utf8(line: Column) -> Column:
+    """The same of bytes that are no text."""
+    start = F.hex(F.substring(line.cast("binary"), 1, 2))
+    return (
+        F.when(start == "1F8B", F.lit("gzip, by its first bytes; name the file .gz. The payload is kept as base64"))
+        .when(start.isin("FFFE", "FEFF"), F.lit(f"{_UTF16}. The payload is kept as base64"))
+        .otherwise(F.lit("not UTF-8; the payload is kept as base64"))
     )
 
 

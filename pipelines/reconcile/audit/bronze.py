@@ -10,7 +10,6 @@ from pyspark.sql import functions as F
 
 from pipelines.config.model import Config, FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
-from pipelines.control.store import read_facts
 from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.recovery import in_quarantine
@@ -139,7 +138,7 @@ def _audit(lake: Lake, config: Config, stream: EventStream, span: Range, reach: 
     source = config.streams[stream.name].source
     # What ingest has finished first, then bronze: so a file is not missed that is just being written.
     read = files_read(lake.spark, lake.checkpoint(f"ingest-{stream.name}")) if isinstance(source, FilesSource) else None
-    landing = landings_of(lake, config, stream, read_facts(lake))
+    landing = landings_of(lake, config, stream)
     gone = gone_files(lake, stream.name)
     with reading_around(lake, gone):
         figures = _figures(lake, stream, span, reach, read, landing)
