@@ -79,7 +79,7 @@ def test_a_kill_between_its_two_commits_lands_nothing_twice(replay: Callable[...
     pipeline.wave(IMPRESSIONS, [*PLAYBACKS, "{"])
     pipeline.ingest()
     pipeline.reconfigure(RIGHT)
-    with patch.object(quarantine, "_mark", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with patch.object(quarantine, "mark_relanded", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         relanded(pipeline)
     assert "7 of 8 quarantined payloads pass by now; 0 rows landed" in relanded(pipeline)
     assert_right(pipeline)
