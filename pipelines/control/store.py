@@ -10,8 +10,9 @@ from pyspark.sql import functions as F
 from pipelines.control.facts import NEWEST_ONLY, Fact, Facts, facts_in
 from pipelines.control.takeover import facts_of_0_1
 from pipelines.lake.reader import open_reader
-from pipelines.lake.tables import Lake, quoted
+from pipelines.lake.tables import Lake
 from pipelines.model.schemas import CONTROL_SCHEMA
+from pipelines.model.sql import quoted
 
 EVERY_SECONDS = 60.0
 # Another process may write what it has put so long ago, and it may be greater than what was read.

@@ -19,9 +19,10 @@ from pipelines.ingest.landing import below
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.position import Position, landed_offsets
 from pipelines.lake.merge import merge
-from pipelines.lake.tables import Lake, quoted
+from pipelines.lake.tables import Lake
 from pipelines.model.events import EventStream
 from pipelines.model.paths import location
+from pipelines.model.sql import quoted
 
 # What a line came from: a file, or a place in Kafka. A topic that was made again counts offsets from 0: so the time, too.
 ORIGIN = ("source", "source_partition", "source_offset", "source_time")

@@ -28,6 +28,7 @@ from pipelines.model.events import Streams
 from pipelines.model.paths import is_local, literal
 from pipelines.model.rule import PROPERTY, RegisteredRule
 from pipelines.model.schemas import TableSpec, table_specs
+from pipelines.model.sql import quoted
 
 
 class Lake:
@@ -368,12 +369,6 @@ def at(when_micros: int) -> Column:
 def _listed(properties: Mapping[str, str]) -> str:
     """As SQL has a list of properties."""
     return ", ".join(f"{quoted(name)} = {quoted(value)}" for name, value in properties.items())
-
-
-def quoted(text: str) -> str:
-    """A text as SQL has it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _interval(length: timedelta) -> str:

@@ -4,10 +4,7 @@ Only lines for which it surely gives what the rules of `pipelines.ingest.parse.t
 they are read by those.
 """
 
-from functools import reduce
-from operator import and_, or_
-
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -25,11 +22,13 @@ from pipelines.ingest.parse.rules import end_of
 from pipelines.ingest.parse.times import parse_time
 from pipelines.ingest.parse.types import converted
 from pipelines.model.events import EventStream
+from pipelines.model.sql import quoted, struct_of
 
 _CORRUPT, _END = "__corrupt", "__end"
 # Quotes of a key and its value, for the types that Spark's parser reads strictly, text apart. Not TINYINT: it makes -128 of 128.
 _BARE = ("boolean", "smallint", "int", "bigint", "float", "double")
 _QUOTES = {"string": 4, "timestamp": 4, **dict.fromkeys(_BARE, 2)}
+_NEVER_DOUBTED = ("boolean", "smallint", "int", "bigint")
 
 
 def can_be_quick(stream: EventStream) -> bool:
@@ -41,7 +40,7 @@ def can_be_quick(stream: EventStream) -> bool:
 def read_quickly(rows: DataFrame, stream: EventStream) -> DataFrame:
     """Add to rows with `__raw` and `__readable` `__quick`, a struct of the stream's columns, or null; and `__whole`, whether such
     a line surely has no key beside the columns'."""
-    line = F.col("__raw.value")
+    line = "__raw.value"
     items = ArrayType(StructType([*(StructField(f.name, _read_as(f)) for f in stream.schema), StructField(_END, StringType())]))
     schema = StructType([StructField("items", items), StructField(_CORRUPT, StringType())])
     options = {
@@ -52,26 +51,25 @@ def read_quickly(rows: DataFrame, stream: EventStream) -> DataFrame:
     }
     # A bracket in the line may end the list that it is put into: then it is put between two ends, which are elsewhere where there
     # are two objects, or anything after the object.
-    end = F.concat(F.lit(f'{{"{_END}":"'), end_of(line), F.lit('"}'))
-    bracket = F.contains(line, F.lit("]"))
-    between = F.when(bracket, F.concat(end, F.lit(","), line, F.lit(","), end)).otherwise(line)
+    end = f"""'{{"{_END}":"', {end_of(line)}, '"}}'"""
+    bracket = f"contains({line}, ']')"
+    between = f"IF({bracket}, concat({end}, ',', {line}, ',', {end}), {line})"
     # `\u` can hide a key, or half a character.
-    usual = F.when(F.col("__readable") & ~F.contains(line, F.lit("\\u")), F.concat(F.lit('{"items":['), between, F.lit("]}")))
-    found = F.col("__wrapper.items")
-    ended = reduce(and_, (F.get(found, i).getField(_END) == end_of(line) for i in (0, 2)))
-    item = F.when(bracket, F.when(ended, F.get(found, 1))).otherwise(F.when(F.size(found) == 1, F.get(found, 0)))
-    given = F.when(F.col(f"__wrapper.{_CORRUPT}").isNull(), item)
-    values = F.struct(*(_value(f).alias(f.name) for f in stream.schema))
+    usual = f"""IF(__readable AND NOT contains({line}, {quoted(chr(92) + "u")}), concat('{{"items":[', {between}, ']}}'), NULL)"""
+    ended = " AND ".join(f"get(__wrapper.items, {i}).{_END} = {end_of(line)}" for i in (0, 2))
+    alone = "IF(size(__wrapper.items) = 1, get(__wrapper.items, 0), NULL)"
+    item = f"IF({bracket}, IF({ended}, get(__wrapper.items, 1), NULL), {alone})"
+    given = f"IF(__wrapper.{_CORRUPT} IS NULL, {item}, NULL)"
+    read = struct_of({f.name: _read(f) for f in stream.schema})
+    values = struct_of({f.name: _value(f) for f in stream.schema})
     return (
-        rows.select("*", F.from_json(usual, schema, options).alias("__wrapper"))
-        .select(*rows.columns, given.alias("__given"))
-        .select(
-            "*", F.when(F.col("__given").isNotNull(), F.struct(*(_read(f).alias(f.name) for f in stream.schema))).alias("__read")
-        )
+        rows.select("*", F.from_json(F.expr(usual), schema, options).alias("__wrapper"))
+        .select(*rows.columns, F.expr(given).alias("__given"))
+        .select("*", F.expr(f"IF(__given IS NOT NULL, {read}, NULL)").alias("__read"))
         .select(
             *rows.columns,
-            F.when(_surely(line, stream), values).alias("__quick"),
-            _has_no_other_key(line, stream).alias("__whole"),
+            F.expr(f"IF({_surely(line, stream)}, {values}, NULL)").alias("__quick"),
+            F.expr(_has_no_other_key(line, stream)).alias("__whole"),
         )
     )
 
@@ -93,70 +91,65 @@ def _read_as(field: StructField) -> DataType:
     return field.dataType if _is_plain(field.dataType) else VariantType()
 
 
-def _given(name: str) -> Column:
-    return F.col("__given").getField(name)
-
-
-def _read(field: StructField) -> Column:
-    given = _given(field.name)
+def _read(field: StructField) -> str:
+    given = f"__given.`{field.name}`"
     if _is_time(field):
         return parse_time(given)
     if isinstance(field.dataType, FloatType | DoubleType):
-        return (given + F.lit(0.0)).cast(field.dataType)  # without the sign of -0.0
+        return f"CAST({given} + 0.0D AS {field.dataType.simpleString()})"  # without the sign of -0.0
     return given if _is_plain(field.dataType) else converted(given, field.dataType)
 
 
-def _value(field: StructField) -> Column:
-    read = F.col("__read").getField(field.name)
-    return read if _is_plain(field.dataType) else read["value"]
+def _value(field: StructField) -> str:
+    return f"__read.`{field.name}`{'' if _is_plain(field.dataType) else '.value'}"
 
 
-def _surely(line: Column, stream: EventStream) -> Column:
+def _surely(line: str, stream: EventStream) -> str:
     """Whether every value that was read is what the line has."""
-    doubts = [_doubt(line, f) for f in stream.schema if f.dataType.simpleString() not in ("boolean", "smallint", "int", "bigint")]
-    return F.col("__given").isNotNull() & ~reduce(or_, (F.coalesce(each, F.lit(False)) for each in doubts))
+    doubts = [_doubt(line, f) for f in stream.schema if f.dataType.simpleString() not in _NEVER_DOUBTED]
+    return " AND ".join(["__given IS NOT NULL", *(f"NOT coalesce({doubt}, false)" for doubt in doubts)])
 
 
-def _doubt(line: Column, field: StructField) -> Column:
-    given, read = _given(field.name), F.col("__read").getField(field.name)
+def _doubt(line: str, field: StructField) -> str:
+    given, read = f"__given.`{field.name}`", f"__read.`{field.name}`"
     if isinstance(field.dataType, StringType):
         return _not_quoted(line, field.name)
     if isinstance(field.dataType, FloatType | DoubleType):
-        return F.abs(read) == F.lit(float("inf"))
+        return f"abs({read}) = double('Infinity')"
     if _is_time(field):
-        return given.isNotNull() & read.isNull()
-    return read["wrong"].isNotNull() | read["more"]
+        return f"{given} IS NOT NULL AND {read} IS NULL"
+    return f"{read}.wrong IS NOT NULL OR {read}.more"
 
 
-def _has_no_other_key(line: Column, stream: EventStream) -> Column:
+def _has_no_other_key(line: str, stream: EventStream) -> str:
     """Whether the line has just the quotes that its columns' keys and values need: any further key has more; else by its keys.
 
     A text column that was given as something else would leave room for one, but it is not quoted; a time that was given as a
     number needs fewer.
     """
-    others = F.array_except(F.json_object_keys(line), F.array(*(F.lit(f.name) for f in stream.schema)))
-    by_keys = F.coalesce(F.size(others) == 0, F.lit(False))
+    names = ", ".join(quoted(f.name) for f in stream.schema)
+    by_keys = f"coalesce(size(array_except(json_object_keys({line}), array({names}))) = 0, false)"
     if not all(_is_plain(f.dataType) for f in stream.schema):
         return by_keys
-    needed = F.lit(0)
+    needed = []
     for f in stream.schema:
-        quotes = F.lit(_QUOTES[f.dataType.simpleString()])
+        given, quotes = f"__given.`{f.name}`", str(_QUOTES[f.dataType.simpleString()])
         if _is_time(f):
-            quotes = F.when(F.substring(_given(f.name), 5, 1) == "-", quotes)
-        needed = needed + F.when(_given(f.name).isNull(), 0).otherwise(quotes)
-    found = F.octet_length(line) - F.octet_length(F.replace(line, F.lit('"'), F.lit("")))
-    return F.coalesce(found == needed, F.lit(False)) | by_keys
+            quotes = f"IF(substring({given}, 5, 1) = '-', {quotes}, NULL)"
+        needed.append(f"IF({given} IS NULL, 0, {quotes})")
+    found = f"octet_length({line}) - octet_length(replace({line}, '\"', ''))"
+    return f"coalesce({found} = {' + '.join(needed)}, false) OR {by_keys}"
 
 
-def _not_quoted(line: Column, column: str) -> Column:
+def _not_quoted(line: str, column: str) -> str:
     """Whether a STRING column may have been given as another JSON type, which Spark's parser takes as text.
 
     Only text that is a literal, or begins like a number, an object or a list, can have, or with a quote (an infinite number); and
     not where the line has it quoted behind its own key, in either of the two usual spacings, and that key nowhere else.
     """
-    text, key = _given(column), f'"{column}"'
-    starts = F.substring(text, 1, 1).isin(*'-0123456789{["') | text.isin("true", "false")
-    quoted = [F.contains(line, F.concat(F.lit(f'{key}:{gap}"'), text, F.lit('"'))) for gap in ("", " ")]
-    without = F.replace(line, F.lit(key), F.lit(""))
-    once = F.octet_length(line) - F.octet_length(without) == F.lit(len(key.encode()))
-    return starts & ~((quoted[0] | quoted[1]) & once)
+    text, key = f"__given.`{column}`", f'"{column}"'
+    first = ", ".join(quoted(each) for each in '-0123456789{["')
+    starts = f"substring({text}, 1, 1) IN ({first}) OR {text} IN ('true', 'false')"
+    shown = " OR ".join(f"contains({line}, concat({quoted(f'{key}:{gap}')}, '\"', {text}, '\"'))" for gap in ("", " "))
+    once = f"octet_length({line}) - octet_length(replace({line}, {quoted(key)}, '')) = {len(key.encode())}"
+    return f"({starts}) AND NOT (({shown}) AND {once})"

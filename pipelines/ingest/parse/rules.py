@@ -1,14 +1,11 @@
-"""The limits of ingest, and what reading values shares."""
+"""The limits of ingest, and what reading values shares. All expressions here and beside are SQL text (`pipelines.model.sql`)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
 from pipelines.config.model import Config
 from pipelines.model.durations import micros
 from pipelines.model.reasons import Reason
+from pipelines.model.sql import quoted, struct
 from pipelines.model.time import to_micros
 
 
@@ -30,16 +27,11 @@ def rules_of(config: Config) -> ParseRules:
     )
 
 
-def judge(reason: Reason, detail: Column) -> Column:
-    return F.struct(F.lit(reason.value).alias("reason"), detail.alias("detail"))
+def judge(reason: Reason, detail: str) -> str:
+    return struct(reason=quoted(reason.value), detail=detail)
 
 
-def let(value: Column, then: Callable[[Column], Column]) -> Column:
-    """`then` of a value that is computed once, however often it is used."""
-    return F.get(F.transform(F.array(value), then), 0)
-
-
-def end_of(line: Column) -> Column:
+def end_of(line: str) -> str:
     """A text to put behind a line in a list of JSON, which the line does not have in it: a bracket in it may end the list, and so
     the parsing, early; no line has its own hash in it."""
-    return F.when(F.contains(line, F.lit("]")), F.md5(line)).otherwise("x")
+    return f"IF(contains({line}, ']'), md5({line}), 'x')"

@@ -5,10 +5,6 @@ numbers, digits to dates, seconds to times), each in its own way and at each dep
 an ARRAY's element and a MAP's value alike.
 """
 
-from functools import reduce
-
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
@@ -23,8 +19,8 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from pipelines.ingest.parse.rules import let
 from pipelines.ingest.parse.times import parse_time
+from pipelines.model.sql import each, first_of, let, quoted, struct, struct_of, when
 
 OBJECT = "map<string,variant>"
 
@@ -34,113 +30,122 @@ _NUMBER = r"[:,\[]\s*(-?\d[\d.eE+-]*)"
 _SHOWN = 100
 
 
-def converted(item: Column, kind: DataType) -> Column:
+def got(item: str, kind: str) -> str:
+    """A VARIANT as a type; null where it cannot be."""
+    return f"try_variant_get({item}, '$', '{kind}')"
+
+
+def converted(item: str, kind: DataType) -> str:
     """A struct of `value` (of the type; null where the JSON value is null, absent or does not fit), `wrong` (for `misfit`; null
     where it fits) and `more` (whether an object in it has keys that its STRUCT does not name)."""
-    return let(F.when(~F.is_variant_null(item), item), lambda given: _converted(given, kind))
+    return let(f"IF(is_variant_null({item}), NULL, {item})", lambda given: _converted(given, kind))
 
 
-def misfit(name: str, wrong: Column, line: Column) -> Column:
+def misfit(name: str, wrong: str, line: str) -> str:
     """A column's `wrong` in words; `line` is what it was sent in."""
-    item = wrong["item"]
-    double = F.try_variant_get(item, "$", "double")
+    item = f"{wrong}.item"
     # VARIANT keeps of a number not how it was written.
-    written = F.filter(F.regexp_extract_all(line, F.lit(_NUMBER), F.lit(1)), lambda each: each.try_cast("double") == double)
-    literal = F.when(_is_number(F.schema_of_variant(item)), F.get(written, 0))
-    shown = F.left(F.coalesce(literal, F.to_json(item)), F.lit(_SHOWN))
-    return F.concat(F.lit(name), wrong["at"], F.lit(" must be "), wrong["wanted"], F.lit(", got "), shown)
+    numbers = f"regexp_extract_all({line}, {quoted(_NUMBER)}, 1)"
+    written = f"get(filter({numbers}, written -> try_cast(written AS DOUBLE) = {got(item, 'double')}), 0)"
+    literal = f"IF({_is_number(f'schema_of_variant({item})')}, {written}, NULL)"
+    shown = f"left(coalesce({literal}, to_json({item})), {_SHOWN})"
+    return f"concat({quoted(name)}, {wrong}.at, ' must be ', {wrong}.wanted, ', got ', {shown})"
 
 
-def _converted(item: Column, kind: DataType) -> Column:
+def _converted(item: str, kind: DataType) -> str:
     if isinstance(kind, StructType):
-        return let(F.try_variant_get(item, "$", OBJECT), lambda fields: _struct(item, fields, kind))
+        return let(got(item, OBJECT), lambda fields: _struct(item, fields, kind))
     if isinstance(kind, MapType):
-        return let(F.try_variant_get(item, "$", OBJECT), lambda fields: _map(item, fields, kind))
+        return let(got(item, OBJECT), lambda fields: _map(item, fields, kind))
     if isinstance(kind, ArrayType):
-        each = F.transform(F.try_variant_get(item, "$", "array<variant>"), lambda element: converted(element, kind.elementType))
-        return let(each, lambda elements: _array(item, elements, kind))
-    return let(_leaf(item, kind), lambda value: _result(value, _unless(value.isNotNull(), item, kind), F.lit(False)))
+        elements = each(got(item, "array<variant>"), lambda element: converted(element, kind.elementType))
+        return let(elements, lambda found: _array(item, found, kind))
+    return let(_leaf(item, kind), lambda value: _result(value, _unless(value, item, kind), "false"))
 
 
-def _result(value: Column, wrong: Column, more: Column) -> Column:
-    return F.struct(value.alias("value"), wrong.alias("wrong"), F.coalesce(more, F.lit(False)).alias("more"))
+def _result(value: str, wrong: str, more: str) -> str:
+    return struct(value=value, wrong=wrong, more=f"coalesce({more}, false)")
 
 
-def _unless(fits: Column, item: Column, kind: DataType) -> Column:
-    """What is wrong with a value that does not fit."""
-    wanted = F.lit(kind.simpleString().upper() + _HINTS.get(kind.typeName(), ""))
-    return F.when(item.isNotNull() & ~fits, F.struct(F.lit("").alias("at"), wanted.alias("wanted"), item.alias("item")))
+def _unless(found: str, item: str, kind: DataType) -> str:
+    """What is wrong with a value in which nothing of the type was `found`."""
+    wanted = kind.simpleString().upper() + _HINTS.get(kind.typeName(), "")
+    wrong = struct(at="''", wanted=quoted(wanted), item=item)
+    return when((f"{item} IS NOT NULL AND {found} IS NULL", wrong))
 
 
-def _inside(at: Column, wrong: Column) -> Column:
-    return F.when(wrong.isNotNull(), wrong.withField("at", F.concat(at, wrong["at"])))
+def _inside(at: str, wrong: str) -> str:
+    moved = struct(at=f"concat({at}, {wrong}.at)", wanted=f"{wrong}.wanted", item=f"{wrong}.item")
+    return when((f"{wrong} IS NOT NULL", moved))
 
 
-def _first(problems: Column) -> Column:
-    return F.get(F.filter(problems, lambda each: each.isNotNull()), 0)
+def _first(problems: str) -> str:
+    return f"get(filter({problems}, problem -> problem IS NOT NULL), 0)"
 
 
-def _struct(item: Column, fields: Column, kind: StructType) -> Column:
-    each = F.struct(*(converted(F.try_element_at(fields, F.lit(f.name)), f.dataType).alias(f.name) for f in kind))
+def _struct(item: str, fields: str, kind: StructType) -> str:
+    found = {f.name: converted(f"try_element_at({fields}, {quoted(f.name)})", f.dataType) for f in kind}
 
-    def result(parts: Column) -> Column:
-        part = {f.name: parts.getField(f.name) for f in kind}
-        whole = fields.isNotNull()
-        value = F.struct(*(p["value"].alias(name) for name, p in part.items()))
-        wrong = (_inside(F.lit(f".{name}"), p["wrong"]) for name, p in part.items())
-        unknown = F.size(F.array_except(F.map_keys(fields), F.array(*map(F.lit, part)))) > 0
-        more = reduce(lambda a, b: a | b, (p["more"] for p in part.values()), unknown)
-        return _result(F.when(whole, value), F.coalesce(_unless(whole, item, kind), *wrong), F.when(whole, more))
+    def result(parts: str) -> str:
+        part = {name: f"{parts}.`{name}`" for name in found}
+        wrong = [_inside(quoted(f".{name}"), f"{p}.wrong") for name, p in part.items()]
+        unknown = f"size(array_except(map_keys({fields}), array({', '.join(map(quoted, part))}))) > 0"
+        more = " OR ".join([unknown, *(f"{p}.more" for p in part.values())])
+        value = struct_of({name: f"{p}.value" for name, p in part.items()})
+        whole = [f"IF({fields} IS NOT NULL, {each}, NULL)" for each in (value, more)]
+        return _result(whole[0], first_of([_unless(fields, item, kind), *wrong]), whole[1])
 
-    return let(each, result)
-
-
-def _array(item: Column, elements: Column, kind: ArrayType) -> Column:
-    wrong = F.transform(elements, lambda each, i: _inside(F.concat(F.lit("["), i.cast("string"), F.lit("]")), each["wrong"]))
-    value = F.transform(elements, lambda each: each["value"])
-    more = F.exists(elements, lambda each: each["more"])
-    return _result(value, F.coalesce(_unless(elements.isNotNull(), item, kind), _first(wrong)), more)
+    return let(struct_of(found), result)
 
 
-def _map(item: Column, fields: Column, kind: MapType) -> Column:
-    each = F.map_entries(F.transform_values(fields, lambda _, value: converted(value, kind.valueType)))
-
-    def result(entries: Column) -> Column:
-        wrong = F.transform(entries, lambda e: _inside(F.concat(F.lit('["'), e["key"], F.lit('"]')), e["value"]["wrong"]))
-        value = F.transform(entries, lambda entry: F.struct(entry["key"], entry["value"]["value"]))
-        more = F.exists(entries, lambda entry: entry["value"]["more"])
-        whole = _unless(entries.isNotNull(), item, kind)
-        return _result(F.map_from_entries(value), F.coalesce(whole, _first(wrong)), more)
-
-    return let(each, result)
+def _array(item: str, elements: str, kind: ArrayType) -> str:
+    at = "concat('[', CAST(i AS STRING), ']')"
+    wrong = _first(f"transform({elements}, (element, i) -> {_inside(at, 'element.wrong')})")
+    value, more = f"transform({elements}, element -> element.value)", f"exists({elements}, element -> element.more)"
+    return _result(value, first_of([_unless(elements, item, kind), wrong]), more)
 
 
-def _leaf(item: Column, kind: DataType) -> Column:
+def _map(item: str, fields: str, kind: MapType) -> str:
+    values = let("value", lambda value: converted(value, kind.valueType))
+
+    def result(entries: str) -> str:
+        at = "concat('[\"', entry.key, '\"]')"
+        wrong = _first(f"transform({entries}, entry -> {_inside(at, 'entry.value.wrong')})")
+        value = f"map_from_entries(transform({entries}, entry -> struct(entry.key, entry.value.value)))"
+        more = f"exists({entries}, entry -> entry.value.more)"
+        return _result(value, first_of([_unless(entries, item, kind), wrong]), more)
+
+    return let(f"map_entries(transform_values({fields}, (key, value) -> {values}))", result)
+
+
+def _leaf(item: str, kind: DataType) -> str:
     """The value of a type that has no others inside; null where it does not fit exactly."""
-    sent, text = F.schema_of_variant(item), F.try_variant_get(item, "$", "string")
+    sent, text = f"schema_of_variant({item})", got(item, "string")
     if isinstance(kind, StringType):
-        return F.when(sent == "STRING", text)
+        return when((f"{sent} = 'STRING'", text))
     if isinstance(kind, BooleanType):
-        return F.when(sent == "BOOLEAN", F.try_variant_get(item, "$", "boolean"))
+        return when((f"{sent} = 'BOOLEAN'", got(item, "boolean")))
     if isinstance(kind, DateType):
-        return F.when((sent == "STRING") & text.rlike(_DATE), text.try_cast("date"))
+        return when((f"{sent} = 'STRING' AND {text} RLIKE {quoted(_DATE)}", f"try_cast({text} AS DATE)"))
     if isinstance(kind, TimestampType):
-        return let(F.when(sent == "STRING", text).otherwise(_digits(item, sent, text)), parse_time)
+        return let(when((f"{sent} = 'STRING'", text), otherwise=_digits(item, sent, text)), parse_time)
     if isinstance(kind, FloatType | DoubleType):
-        number = (F.when(_is_number(sent), F.try_variant_get(item, "$", "double")) + F.lit(0.0)).cast(kind)
-        return F.when(F.abs(number) < F.lit(float("inf")), number)
+        number = f"CAST({when((_is_number(sent), got(item, 'double')))} + 0.0D AS {kind.simpleString()})"
+        return let(number, lambda value: f"IF(abs({value}) < double('Infinity'), {value}, NULL)")
     scale = kind.scale if isinstance(kind, DecimalType) else 0
     form = rf"^-?\d+(\.\d{{1,{scale}}})?\z" if scale else r"^-?\d+\z"
-    return let(_digits(item, sent, text), lambda digits: F.when(digits.rlike(form), digits.try_cast(kind)))
+    cast = kind.simpleString()
+    return let(_digits(item, sent, text), lambda digits: f"IF({digits} RLIKE {quoted(form)}, try_cast({digits} AS {cast}), NULL)")
 
 
-def _is_number(sent: Column) -> Column:
-    return sent.isin("BIGINT", "DOUBLE") | sent.startswith("DECIMAL")
+def _is_number(sent: str) -> str:
+    return f"({sent} IN ('BIGINT', 'DOUBLE') OR startswith({sent}, 'DECIMAL'))"
 
 
-def _digits(item: Column, sent: Column, text: Column) -> Column:
+def _digits(item: str, sent: str, text: str) -> str:
     """A number in plain digits, without zeros at the end of its fraction; null where they are not known exactly: VARIANT keeps
     numbers with an exponent, or of more than 38 digits, as DOUBLE, which is exact for integers below 2^53."""
-    double = F.try_variant_get(item, "$", "double")
-    exact = (F.abs(double) < F.lit(2.0**53)) & (double == F.floor(double).cast("double"))
-    return F.when(sent == "DOUBLE", F.when(exact, double.cast("bigint").cast("string"))).when(_is_number(sent), text)
+    double = got(item, "double")
+    exact = f"abs({double}) < {2**53}D AND {double} = CAST(floor({double}) AS DOUBLE)"
+    integer = f"IF({exact}, CAST(CAST({double} AS BIGINT) AS STRING), NULL)"
+    return when((f"{sent} = 'DOUBLE'", integer), (_is_number(sent), text))
