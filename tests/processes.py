@@ -15,7 +15,10 @@ PATIENCE_SECONDS = 300
 
 # They live for seconds: most of what they would compile well, they would not run often. With one compiler alone, Java has 48 MiB
 # for compiled code, which a run of a minute fills; it then says so on standard output, and compiles no more.
-_QUICK = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"}
+_QUICK = {
+    "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
+    "SPARK_CONF_DIR": str(Path(__file__).parent / "spark"),  # plans of a handful of rows are interpreted
+}
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]

@@ -15,7 +15,7 @@ from tests import oracle
 from tests.builders import hourly_waves
 from tests.replay import Replay
 
-WAVES = hourly_waves(5)
+WAVES = hourly_waves(4)
 
 
 def files(pipeline: Replay) -> dict[str, int]:
@@ -32,10 +32,10 @@ def through(pipeline: Replay, *waves: Any) -> None:
 @pytest.mark.slow
 def test_lanes_go_on_over_compaction(replay: Any) -> None:
     pipeline = replay()
-    through(pipeline, *WAVES[:3])
+    through(pipeline, *WAVES[:2])
     # Landed, and not read before their files are replaced.
-    pipeline.wave(*WAVES[3])
-    assert min(files(pipeline).values()) >= 3
+    pipeline.wave(*WAVES[2])
+    assert min(files(pipeline).values()) >= 2
 
     def rows() -> dict[str, list[str]]:
         return {table: sorted(map(str, pipeline.rows(table))) for table in pipeline.lake.tables}
@@ -46,7 +46,7 @@ def test_lanes_go_on_over_compaction(replay: Any) -> None:
     assert {done[table].added for table in files(pipeline)} == {1}
     assert rows() == before
     pipeline.join()
-    through(pipeline, *WAVES[4:])
+    through(pipeline, *WAVES[3:])
     pipeline.settle(everything=True)
     assert pipeline.reconcile().agrees
     assert pipeline.attributed() == oracle.of_waves(WAVES)
@@ -73,7 +73,7 @@ def test_compaction_and_lanes_may_meet(replay: Any) -> None:
     beside = threading.Thread(target=compact)
     beside.start()
     try:
-        through(pipeline, *WAVES[1:4])
+        through(pipeline, *WAVES[1:3])
     finally:
         ended.set()
         beside.join()
@@ -82,7 +82,7 @@ def test_compaction_and_lanes_may_meet(replay: Any) -> None:
     assert {"OPTIMIZE", "MERGE"} <= set(commits[commits.index("OPTIMIZE") :])
     pipeline.settle(everything=True)
     assert pipeline.reconcile().agrees
-    assert pipeline.attributed() == oracle.of_waves(WAVES[:4])
+    assert pipeline.attributed() == oracle.of_waves(WAVES[:3])
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def timelines(draw: st.DrawFn, most_waves: int = 3) -> tuple[str, int, int, list
 
 def check(replay: Any, hot_window: str, files: int, backlog: int, waves: list[Wave]) -> None:
     limits = f"trigger.join_max_files={files}", f"trigger.settle_backlog_bytes={backlog}"
-    pipeline = replay(*SETTINGS, f"join.hot_window={hot_window}", *limits, "state_store.provider=memory")
+    pipeline = replay(*SETTINGS, f"join.hot_window={hot_window}", *limits)
     impressions: list[Any] = []
     playbacks: list[Any] = []
     for wave in waves:
