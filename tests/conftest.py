@@ -127,7 +127,7 @@ def first_replay(spark: SparkSession, empty_lake: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with local_broker(tmp_path_factory.mktemp("broker")) as running:
+    with local_broker(tmp_path_factory.mktemp("broker"), {"log.cleaner.backoff.ms": "500"}) as running:
         yield running
 
 

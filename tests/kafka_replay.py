@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from pyspark.sql import SparkSession
 
 from pipelines.config.model import KafkaSource
@@ -95,6 +95,34 @@ class KafkaReplay(Replay):
         finally:
             consumer.close()
         return found
+
+    def kept(self, stream: str) -> dict[tuple[int, int], bytes | None]:
+        """As `held`, of a topic that lacks records."""
+        topic, ends = self.source(stream).topic, self.ends(stream)
+        settings = {"bootstrap.servers": self.broker.servers, "group.id": "tests", "enable.partition.eof": True}
+        consumer, found, ended = Consumer(settings), dict[tuple[int, int], bytes | None](), set[int]()
+        try:
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+            while len(ended) < len(ends):
+                for message in consumer.consume(1000, timeout=1):
+                    if message.error():
+                        assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                        ended.add(message.partition())
+                    else:
+                        found[message.partition(), message.offset()] = message.value()
+        finally:
+            consumer.close()
+        return found
+
+    def compact(self, stream: str) -> None:
+        """Have the broker keep of each key the last record, but for the segment that is written to: a new one ten times a
+        second."""
+        settings = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
+        entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.source(stream).topic, incremental_configs=entries)
+        admin = AdminClient({"bootstrap.servers": self.broker.servers})
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(30)
 
     def delete_records(self, stream: str, before: dict[int, int]) -> None:
         """As retention does: the partitions begin at these offsets then."""

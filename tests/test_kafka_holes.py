@@ -1,7 +1,9 @@
-"""Topics written in transactions: what was aborted does not land, offsets without a record are no losses, losses are found."""
+"""Topics with offsets that have no record: markers and aborted records of transactions, and what compaction removed. None of them
+lands or is a loss; losses among them are found."""
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +19,7 @@ from pipelines.reconcile.audit.offsets import Offsets, audit_offsets
 from pipelines.reconcile.report.document import to_json
 from pipelines.reconcile.report.text import to_text
 from tests import oracle
+from tests.builders import play, shown
 from tests.kafka_replay import KafkaReplay, day
 
 ROOT = Path(__file__).parent.parent
@@ -79,3 +82,33 @@ def test_holes_of_transactions_are_told_from_losses(kafka: Callable[..., KafkaRe
     unproven = next(each.offsets for each in forgotten.audits if each.stream == "playbacks")
     assert unproven == Offsets(partitions=2, unproven=56)
     assert audit(pipeline, unproven.checked) == Offsets(partitions=2, given_up=56)
+
+
+def test_holes_of_a_compacted_topic_are_no_losses(kafka: Callable[..., KafkaReplay]) -> None:
+    pipeline = kafka()
+    pipeline.compact("playbacks")
+    impressions = [shown(f"i{n}", f"10:{n:02d}", who=f"w{n % 7}") for n in range(40)]
+    playbacks = [play(f"p{n}", f"10:{n:02d}:30", who=f"w{n % 7}") for n in range(40)]
+    pipeline.send("impressions", impressions)
+    for number in range(0, 30, 10):
+        pipeline.send("playbacks", playbacks[number : number + 10])
+        time.sleep(0.2)  # the next record begins a segment, so that this one may be compacted
+    deadline = time.monotonic() + 120
+    while (left := len(pipeline.kept("playbacks"))) == 30:
+        assert time.monotonic() < deadline, "the broker did not compact"
+        time.sleep(0.5)
+    pipeline.ingest()
+    # Compacted further once it has landed.
+    pipeline.send("playbacks", playbacks[30:])
+    while len(pipeline.kept("playbacks")) >= left + 10:
+        assert time.monotonic() < deadline, "the broker did not compact"
+        time.sleep(0.5)
+    pipeline.ingest()
+    pipeline.settle(everything=True)
+    report = pipeline.reconcile()
+    landed = {row["playback_id"] for row in pipeline.rows("playbacks")}
+    seen = next(each.offsets for each in report.audits if each.stream == "playbacks")
+    assert 10 < len(landed) < 40
+    assert (report.verdict, seen) == ("agrees", Offsets(partitions=2, holes=40 - len(landed)))
+    expected = oracle.attribute([p for p in playbacks if p["playback_id"] in landed], impressions, window=timedelta(hours=6))
+    assert pipeline.attributed() == expected
