@@ -2,7 +2,7 @@
 # Two tests at once, each worker with one Spark session for all of its tests: one session by itself keeps one core and a half busy.
 WORKERS = -n 2 --dist worksteal
 
-.PHONY: help setup broker browser demo demo-kafka test slow soak bench lint format lock clean
+.PHONY: help setup broker browser demo demo-kafka test slow soak bench lint format reference lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lint: setup ## ruff and mypy
 
 format: setup ## Let ruff format and mend
 	@.venv/bin/ruff check --fix-only . && .venv/bin/ruff format .
+
+reference: setup ## docs/configuration.md and its JSON schema, from pipelines/config
+	@.venv/bin/python -m scripts.reference
 
 lock: ## Resolve the dependencies of pyproject.toml again, with hashes, for all Pythons (needs uv)
 	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --upgrade --quiet \

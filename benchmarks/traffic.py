@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from confluent_kafka import Producer
 from workloads import PARTITIONS, STREAMS
 
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.kafka.client import create_topic
 
 REMEMBERED_SECONDS = 180

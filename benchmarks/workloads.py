@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.demo.broker import Broker
 from pipelines.kafka.client import create_topic, produce
 

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from pipelines.config.model import ValueConfig
+from pipelines.config.sources import ValueConfig
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import ParseRules
 from pipelines.ingest.sources.avro import decoded

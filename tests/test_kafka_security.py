@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 from pyspark.sql import SparkSession
 
 from pipelines.config.load import load_config
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.demo.broker import Broker, local_broker
 from pipelines.ingest.sources.kafka import read_kafka
 from pipelines.jobs.ingest import ingest

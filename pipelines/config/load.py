@@ -14,7 +14,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipelines.config.model import Config, FilesSource, KafkaSource, StreamConfig
+from pipelines.config.model import Config, StreamConfig
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.model.errors import ConfigError
 
 _SOURCES = {"files": FilesSource, "kafka": KafkaSource}

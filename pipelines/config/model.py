@@ -1,118 +1,48 @@
 """The configuration as typed, frozen models that are validated on load (DESIGN section 6).
 
 Paths are relative to the directory that the command runs in. Defaults live here and nowhere else. `pipelines.config.load` reads
-them from YAML.
+them from YAML. The string below a key is what docs/configuration.md says of it (`make reference`).
 """
 
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
 from pipelines.config.ddl import Column, parse_ddl
-from pipelines.config.kafka_options import check_as_written
-from pipelines.model.durations import format_duration, parse_duration
+from pipelines.config.sources import Duration, FilesSource, Model, SourceConfig
+from pipelines.model.durations import format_duration
 from pipelines.model.names import ATTRIBUTION_COLUMNS, BRONZE_COLUMNS, INTERNAL_TABLES, PARTITION_COLUMNS, Role
 from pipelines.model.paths import is_local
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Partitioning = Literal["date", "hour"]
-SchemaId = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-
-# The files of a landing directory that hold events: how their names end, and the same as a pattern.
-FILE_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-FILE_NAMES = f"*.{{{','.join(suffix.removeprefix('.') for suffix in FILE_SUFFIXES)}}}"
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class FilesSource(Model):
-    """Newline-delimited JSON files that appear, whole, in a directory."""
-
-    format: Literal["files"] = "files"
-    path: str
-
-
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
-
-
-class ValueConfig(Model):
-    """What the values of a topic's records are: JSON, or Avro by the schema in a file; `confluent` framing has a schema id
-    ahead of it, which must be (one of) `schema_id`: the bytes of another schema may decode to values that nobody wrote."""
-
-    format: Literal["json", "avro"] = "json"
-    schema_file: str | None = None
-    framing: Literal["none", "confluent"] = "none"
-    schema_id: Annotated[tuple[SchemaId, ...], BeforeValidator(_one_or_more)] = ()
-
-    @model_validator(mode="after")
-    def _schema_is_for_avro(self) -> "ValueConfig":
-        if self.format == "avro" and self.schema_file is None:
-            raise ValueError("schema_file: missing; avro needs the file of a schema (.avsc)")
-        if self.format == "json" and (self.schema_file is not None or self.framing != "none"):
-            raise ValueError("format: json takes neither schema_file nor framing; allowed with them: avro")
-        if self.framing == "confluent" and not self.schema_id:
-            raise ValueError("schema_id: missing; give the registry's id of the schema in schema_file (or a list of ids)")
-        if self.framing == "none" and self.schema_id:
-            raise ValueError("schema_id: stands in the frame of a value, so it needs framing: confluent")
-        return self
-
-
-class KafkaSource(Model):
-    """A Kafka topic of events. `options` are Kafka client settings without the prefix `kafka.`; see
-    `pipelines.config.kafka_options`. A micro-batch reads `max_offsets_per_trigger` records at most, over all partitions, so that
-    a backlog comes in bounded pieces (null: whole)."""
-
-    format: Literal["kafka"]
-    bootstrap_servers: str
-    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    starting_offsets: Literal["earliest", "latest"] = "earliest"
-    max_offsets_per_trigger: int | None = Field(default=1_000_000, gt=0)
-    min_offsets_per_trigger: int | None = Field(default=None, gt=0)
-    max_trigger_delay: Duration = timedelta(minutes=15)
-    options: dict[str, str] = {}
-    value: ValueConfig = ValueConfig()
-
-    @model_validator(mode="after")
-    def _options_are_known(self) -> "KafkaSource":
-        try:
-            check_as_written(self.options)
-        except ValueError as error:
-            raise ValueError(f"options.{error}") from None
-        least, most = self.min_offsets_per_trigger, self.max_offsets_per_trigger
-        if least is not None and most is not None and least > most:
-            raise ValueError(f"min_offsets_per_trigger: {least} is more than max_offsets_per_trigger ({most})")
-        return self
-
-
-SourceConfig = Annotated[FilesSource | KafkaSource, Field(discriminator="format")]
 
 
 class StreamConfig(Model):
-    """One stream of events: what it is called, what identifies an event, when it happened. `aliases` are further names under
-    which events may carry a column, in order of preference: for a field that has been renamed."""
+    """One stream of events; its name becomes that of its bronze table."""
 
     role: Role
+    """`outcome`: what is attributed (a playback, an order); `exposure`: what it is attributed to (an impression, an ad view)."""
     id: str
+    """The column that identifies an event."""
     event_time: str
+    """The TIMESTAMP column that says when it happened."""
     ddl: str = Field(alias="schema")
+    """The columns, as a Spark DDL string; `NOT NULL` ones must be given. docs/types.md says what each type takes."""
     source: SourceConfig
-    aliases: dict[str, tuple[str, ...]] = {}
+    """`{format: files, ...}` or `{format: kafka, ...}`."""
+    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By column, further names under which events may carry it, in order of preference: for a field that was renamed."""
     partition_by: Partitioning | None = None
+    """Of this stream's tables, where it differs from the general `partition_by`."""
 
     @field_validator("source", mode="before")
     @classmethod
@@ -137,12 +67,20 @@ class JoinConfig(Model):
     """What matches, and for how long (DESIGN section 2 and 3)."""
 
     keys: tuple[str, ...] = Field(min_length=1)
+    """Columns that must be equal, and not null, in both streams."""
     attribution_window: Duration = timedelta(hours=6)
+    """How long before an outcome an exposure may lie, inclusive."""
     hot_window: Duration = timedelta(minutes=30)
+    """How much of the attribution window the stream keeps as state; the rest is looked up in the lake. From 0 to
+    `attribution_window`; the result is the same, only state, latency and cost differ."""
     watermark_delay: Duration = timedelta(minutes=10)
+    """How far behind its stream's greatest event time an event may come and still be on time; what is later is settled."""
     idle_timeout: Duration = timedelta(minutes=5)
+    """After how long without an event a stream no longer holds the other one back."""
     max_future_skew: Duration = timedelta(minutes=5)
+    """How far ahead of its record or of ingest an event time may lie; what is further ahead goes to quarantine."""
     carry: tuple[str, ...] = ()
+    """Columns of the exposure that the result has, as `exposure_<column>`. Their order breaks ties."""
 
     @model_validator(mode="after")
     def _windows_agree(self) -> "JoinConfig":
@@ -162,46 +100,55 @@ class JoinConfig(Model):
 
 
 class IngestConfig(Model):
-    """Limits at the door. An event time before `earliest_event_time` is a unit mistaken (seconds for milliseconds) or a clock
-    that was never set."""
+    """Limits of one event."""
 
     max_event_bytes: int = Field(default=1024 * 1024, gt=0)
+    """Bytes of one event; a longer one goes to quarantine."""
     earliest_event_time: AwareDatetime = datetime(2000, 1, 1, tzinfo=timezone.utc)
+    """An event time before it is a mistaken unit (seconds for milliseconds) or a clock that was never set."""
 
 
 class TriggerConfig(Model):
-    """When micro-batches start, and how much one may read: landing files at ingest; files and bytes of bronze, for each
-    stream, at the join. The join's are soft: a micro-batch takes one file at least, and a backlog within them whole. With more
-    than `settle_backlog_bytes` of a stream's bronze unread at its start (null: however much) the join leaves the backlog to
-    settle."""
+    """When micro-batches start, and how much one may read."""
 
     every: Duration = timedelta(seconds=10)
+    """Between the starts of two micro-batches of ingest. 0: at once."""
     max_files: int = Field(default=1000, gt=0)
+    """Landing files that a micro-batch of ingest reads at most."""
     join_max_files: int = Field(default=1000, gt=0)
+    """Bronze files of a stream that a micro-batch of the join reads at most; `join --once` reads a backlog within both limits
+    whole."""
     join_max_bytes: ByteSize = Field(default=ByteSize(32 * 1024**2), gt=0)
+    """The same in bytes; one file is read in any case."""
     settle_backlog_bytes: ByteSize | None = ByteSize(32 * 1024**2)
+    """With more of a stream's bronze unread at its start, the join leaves the backlog to settle; null: never."""
 
 
 class StateStoreConfig(Model):
-    """Where the join keeps its hot window: `rocksdb` (off heap, on disk) or `memory` (faster, on the heap)."""
+    """Where the join keeps its hot window."""
 
     provider: Literal["rocksdb", "memory"] = "rocksdb"
+    """`rocksdb` (off heap, on disk) or `memory` (faster, on the heap)."""
 
 
 class SettleConfig(Model):
+    """What settles late, unmatched and missing outcomes."""
+
     every: Duration = timedelta(minutes=1)
+    """Between the starts of two runs of settle."""
 
 
 class TableConfig(Model):
-    """How long the tables keep what: `vacuum_retention` files that are no longer in a table, Delta's own safe week unless told
-    otherwise, and never longer than the log is kept; `log_retention`, in whole days, the log of bronze and of the attributed
-    table: so long reconcile knows what somebody has changed. Where settle has paused for longer than one of them, reconcile has
-    to wait for it. Every `compact_every` (0: never) small files of dates that are still written to are put together, by a settle
-    that runs until it is stopped."""
+    """How long the tables keep what. Where settle has paused for longer than one of the retentions, reconcile waits for it."""
 
     vacuum_retention: Duration = timedelta(days=7)
+    """How long files that are no longer in a table are kept; at least 1d, and never longer than the log."""
     log_retention: Duration = timedelta(days=30)
+    """How long the logs of bronze and of the attributed table are kept, in whole days: so long reconcile knows what somebody has
+    changed."""
     compact_every: Duration = timedelta(minutes=30)
+    """How often small files of dates that are still written to are compacted, by a settle that runs until it is stopped; 0:
+    never."""
 
     @model_validator(mode="after")
     def _vacuum_leaves_what_is_being_written(self) -> "TableConfig":
@@ -214,60 +161,82 @@ class TableConfig(Model):
 
 
 class Threshold(Model):
-    """Above `warn` the report says so; above `fail` the run does not agree. None never does."""
+    """Bounds of a share, from 0 to 1."""
 
     warn: float | None = Field(default=None, ge=0)
+    """Above it the report says so; null: never."""
     fail: float | None = Field(default=None, ge=0)
+    """Above it the run does not agree; null: never."""
 
 
 class ExpectationsConfig(Model):
-    """Bounds of the nightly Great Expectations checkpoint; `suites` is a directory of one's own suites."""
+    """Bounds of the nightly Great Expectations checkpoint."""
 
     quarantine_rate: Threshold = Threshold(warn=0.05, fail=0.5)
+    """The share of a stream's lines that were quarantined."""
     min_outcomes: int = Field(default=1, ge=0)
+    """Outcomes that a run must find at least: an empty side never passes as equal."""
     suites: str | None = None
+    """A directory of one's own suites; null: those in conf/expectations."""
 
 
 class ColumnTolerance(Model):
-    """How far a column of the table may be from batch's and still be equal, ends inclusive: by an amount, by a share of batch's
-    value (the greater of the two), or, for a timestamp, by a duration."""
+    """How far a column of the table may be from batch's and still be equal, ends inclusive; of two, the greater counts."""
 
     absolute: float | None = Field(default=None, gt=0)
+    """By an amount."""
     relative: float | None = Field(default=None, gt=0)
+    """By a share of batch's value."""
     time: Duration | None = None
+    """Of a timestamp, by a duration."""
 
 
 class TolerancesConfig(Model):
-    """How many rows may differ and the two still agree; how far columns may differ and still be equal. By default not at all."""
+    """What the two may differ by and still agree; by default nothing."""
 
     max_differences: int = Field(default=0, ge=0)
-    columns: dict[str, ColumnTolerance] = {}
+    """Rows that may differ."""
+    columns: dict[str, ColumnTolerance] = Field(default_factory=dict)
+    """By column of the attributed table."""
 
 
 class ReconcileConfig(Model):
+    """The nightly comparison with a batch computation (docs/nightly.md)."""
+
     tolerances: TolerancesConfig = TolerancesConfig()
     expectations: ExpectationsConfig = ExpectationsConfig()
-    sample: int = Field(default=1000, ge=0, description="differing outcomes kept in reconciliation_diffs, per run")
+    sample: int = Field(default=1000, ge=0)
+    """Differing outcomes of a run that `reconciliation_diffs` keeps."""
     reports: str | None = None
+    """Where reports go; null: below the lake."""
 
 
 class SparkConfig(Model):
     """The local session; ignored where spark-submit or Databricks has decided already."""
 
     master: str = "local[*]"
+    """As for `spark-submit --master`."""
     driver_memory: str = "3g"
+    """The heap of the JVM; RocksDB's memory comes on top."""
     shuffle_partitions: int | None = Field(default=None, gt=0)
+    """Null: one a core, from 2 to 16."""
     ui: bool = False
-    conf: dict[str, str] = {}
+    """Whether Spark's own page is served, on loopback."""
+    conf: dict[str, str] = Field(default_factory=dict)
+    """Further settings of Spark, which override Rejoin's."""
 
 
 class Config(Model):
-    """The whole configuration. `partition_by` holds for the streams that do not say otherwise themselves."""
+    """The whole configuration."""
 
     lake: str
+    """Where the tables are: a directory, or a `catalog.schema`."""
     checkpoints: str | None = None
+    """A directory for checkpoints; null: below the lake. Required where `lake` is a `catalog.schema`."""
     streams: dict[str, StreamConfig]
+    """By name, the two streams: one `outcome`, one `exposure`."""
     partition_by: Partitioning = "date"
+    """`hour` adds `event_hour` to the partition columns. It cannot change once a lake is made."""
     join: JoinConfig
     ingest: IngestConfig = IngestConfig()
     trigger: TriggerConfig = TriggerConfig()

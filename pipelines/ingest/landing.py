@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.control.store import read_facts
 from pipelines.ingest.state import WriterState, newest_ingested
 from pipelines.lake.tables import Lake

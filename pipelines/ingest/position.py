@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FilesSource, KafkaSource
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import Gap, accepted, find_gaps
 from pipelines.ingest.offsets import kafka_offsets

@@ -11,7 +11,8 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import KafkaSource
 from pipelines.ingest.landing import landings_of
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of

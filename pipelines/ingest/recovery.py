@@ -13,8 +13,8 @@ from operator import and_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FILE_NAMES, FilesSource, KafkaSource
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FILE_NAMES, FilesSource, KafkaSource
 from pipelines.ingest.landing import below
 from pipelines.ingest.offsets import files_read
 from pipelines.ingest.position import Position, landed_offsets

@@ -20,8 +20,9 @@ from urllib.parse import unquote
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FILE_NAMES, Config, FilesSource, KafkaSource
+from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FILE_NAMES, FilesSource, KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.control.store import read_facts

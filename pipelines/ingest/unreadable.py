@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config.model import Config, FilesSource
+from pipelines.config.model import Config
+from pipelines.config.sources import FilesSource
 from pipelines.ingest.landing import below, below_of, landings_of, path_now
 from pipelines.ingest.parse.json import parse
 from pipelines.ingest.parse.rules import rules_of

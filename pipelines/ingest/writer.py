@@ -19,7 +19,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FilesSource, KafkaSource
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.ingest.landings import Landings
 from pipelines.ingest.offsets import begin_lineage, lineage
 from pipelines.ingest.parse.json import is_decoded

@@ -1,7 +1,8 @@
 """Accept gap: give up records that Kafka no longer has, so that ingest goes on behind them; and offsets without a row of which
 Kafka can no longer tell whether they had a record, so that reconcile no longer misses them."""
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import KafkaSource
 from pipelines.context import open_context
 from pipelines.control.gaps import Gap, Unproven, acceptance, accepted_unproven, after, unproven_acceptance
 from pipelines.ingest.position import position

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import KafkaSource
 from pipelines.demo.files import waves
 from pipelines.demo.generator import DayModel, generate_day
 from pipelines.jobs.generate import deliver, targets_of

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.demo.files import Wave, waves, write_lines
 from pipelines.demo.generator import DayModel, generate_day
 from pipelines.kafka.avro_values import NotAvroError, from_json, read_schema

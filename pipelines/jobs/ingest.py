@@ -11,7 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.context import Context, open_context
 from pipelines.control.lease import RELANDING, leased
 from pipelines.ingest.idle import IdleWatch

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import KafkaSource
 from pipelines.ingest.writer import BronzeWriter, Totals
 from pipelines.model.time import iso
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import fastavro
 
-from pipelines.config.model import ValueConfig
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import ValueConfig
 from pipelines.model.errors import ConfigError
 
 _MAGIC, _FRAME = b"\0", 5

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.kafka.connection import TIMEOUT as _TIMEOUT
 from pipelines.kafka.connection import client_settings as _settings
 from pipelines.kafka.connection import connect, servers_of

@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipelines.config.kafka_options import FILES, check, for_librdkafka
-from pipelines.config.model import KafkaSource
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import KafkaSource
 from pipelines.model.errors import ConfigError, SourceError
 
 TIMEOUT = 15.0

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _PART = re.compile(r"(\d+)(ms|[dhms])")
-_WHOLE = re.compile(r"(?:\d+(?:ms|[dhms]))+")
+PATTERN = r"^(?:(?:\d+(?:ms|[dhms]))+|0)$"
+_WHOLE = re.compile(PATTERN)
 
 ALLOWED = "a duration such as 250ms, 30s, 10m, 6h, 2d or 1h30m"
 
@@ -20,7 +21,7 @@ def parse_duration(text: object) -> timedelta:
         return text
     if not isinstance(text, bool) and text in (0, "0"):
         return timedelta(0)
-    if not isinstance(text, str) or not _WHOLE.fullmatch(text.strip()):
+    if not isinstance(text, str) or not _WHOLE.match(text.strip()):
         raise ValueError(f"{text!r} is not {ALLOWED}")
     try:
         return timedelta(milliseconds=sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text)))

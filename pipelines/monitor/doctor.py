@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config.model import FILE_NAMES, FILE_SUFFIXES, Config, KafkaSource
+from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FILE_NAMES, FILE_SUFFIXES, KafkaSource
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count
 from pipelines.lake.tables import Lake

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipelines.config.model import Config, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import KafkaSource
 from pipelines.control.facts import Facts
 from pipelines.control.gaps import accepted
 from pipelines.model.errors import RejoinError

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.config.model import FILE_SUFFIXES, Config, FilesSource
+from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FILE_SUFFIXES, FilesSource
 from pipelines.control.facts import Facts
 from pipelines.model.errors import RejoinError
 from pipelines.model.format import about, size

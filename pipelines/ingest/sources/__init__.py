@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.config.model import FilesSource, KafkaSource, TriggerConfig
+from pipelines.config.model import TriggerConfig
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.ingest.sources.files import read_files
 from pipelines.ingest.sources.kafka import read_kafka
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.config.model import FILE_NAMES, FilesSource, TriggerConfig
+from pipelines.config.model import TriggerConfig
 from pipelines.config.secrets import resolve
+from pipelines.config.sources import FILE_NAMES, FilesSource
 from pipelines.model.errors import SourceError
 from pipelines.model.paths import is_local, literal, location, location_of
 

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config.kafka_options import for_java
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.ingest.sources.avro import decoded
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count

@@ -8,7 +8,8 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config.model import Config, FilesSource, KafkaSource
+from pipelines.config.model import Config
+from pipelines.config.sources import FilesSource, KafkaSource
 from pipelines.config.streams import rule_of
 from pipelines.ingest.landing import below, landings_of
 from pipelines.ingest.offsets import files_read

@@ -9,7 +9,7 @@ from operator import add, or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config.model import KafkaSource
+from pipelines.config.sources import KafkaSource
 from pipelines.control.gaps import Acceptance, Place, accepted, accepted_unproven
 from pipelines.control.store import read_facts
 from pipelines.ingest.position import Position, check_continues
