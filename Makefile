@@ -2,7 +2,7 @@
 # Two tests at once, each worker with one Spark session for all of its tests: one session by itself keeps one core and a half busy.
 WORKERS = -n 2 --dist worksteal
 
-.PHONY: help setup broker browser demo demo-kafka test slow soak bench lint format reference lock clean
+.PHONY: help setup broker tools demo demo-kafka test slow soak bench lint format reference lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,16 +16,16 @@ demo: setup ## A day of events, joined, settled and reconciled, under ./demo
 broker: setup ## A Kafka broker to start on this machine (44 MB, once)
 	@scripts/setup broker
 
-browser: ## Chromium for the tests that look at a page, where it is missing and may be installed
-	@scripts/setup browser
+tools: setup ## What tests look at pages and alerts with, where missing and to be had: Chromium, promtool
+	@scripts/setup tools
 
 demo-kafka: broker ## The same through a Kafka broker that is started for it
 	@.venv/bin/rejoin demo --kafka $(ARGS)
 
-test: setup browser ## The test suite (ARGS="-k name" for a part)
+test: setup tools ## The test suite (ARGS="-k name" for a part)
 	@.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
-slow: broker browser ## The longer proofs: whole processes, kills, more examples
+slow: broker tools ## The longer proofs: whole processes, kills, more examples
 	@.venv/bin/python -m pytest $(WORKERS) -m slow $(ARGS)
 
 soak: setup ## Random histories against the oracle, for as long as it takes (a hundred, some hours)

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,12 +14,24 @@ from typing import Any
 import pytest
 
 from pipelines.control.store import read_facts
+from pipelines.model.time import now_us
 from tests import oracle
 from tests.builders import play, shown
 from tests.processes import Process, group_of_processes, until
 
 # What a stream's reading, or how its lines were judged, reads like on stderr.
-SAID = r"(impressions|playbacks): (reading /\S+|.*\d+ read = \d+ accepted \(\d+ late\) \+ 0 quarantined.*)"
+SAID = r"(impressions|playbacks): (reading /\S+|.*\d+ read = \d+ accepted \(\d+ late\) \+ 0 quarantined.*)|metrics: http://\S+"
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+
+
+def shown_by_metrics() -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz", timeout=10) as probe:
+        assert probe.status == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line.startswith("rejoin"))}
 
 
 def minute(m: int) -> str:
@@ -30,7 +44,7 @@ def start() -> Iterator[Callable[[Any], Process]]:
 
     def words(pipeline: Any) -> list[str]:
         sets = [f"lake={pipeline.root}/lake", "trigger.every=1s", "settle.every=5s"]
-        sets += ["tables.compact_every=5s", "spark.shuffle_partitions=2"]
+        sets += ["tables.compact_every=5s", "spark.shuffle_partitions=2", f"metrics.port={PORT}"]
         sets += [f"streams.{s}.source.path={pipeline.root}/landing/{s}" for s in ("impressions", "playbacks")]
         return [word for s in sets for word in ("--set", s)]
 
@@ -65,6 +79,7 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     wave(2)
+    again = now_us()
     process = start(pipeline)
     until(landed, process)
     wave(3)
@@ -85,6 +100,16 @@ def test_killed_in_the_middle_and_started_again(replay: Any, start: Any) -> None
         return all("OPTIMIZE" in each for each in operations)
 
     until(compacted, process)
+    metrics = shown_by_metrics()
+    for stream, events in (("impressions", impressions), ("playbacks", playbacks)):
+        rows = [row for row in pipeline.rows(stream) if row["ingest_time"] >= again]
+        late = sum(row["late"] for row in rows)
+        counted = [metrics[f'rejoin_rows_total{{stream="{stream}",verdict="{v}"}}'] for v in ("on_time", "late", "quarantined")]
+        assert counted == [len(rows) - late, late, 0]
+        newest = max(oracle.micros(event["event_time"]) for event in events)
+        assert metrics[f'rejoin_newest_event_timestamp_seconds{{stream="{stream}"}}'] == newest / 1e6
+    assert metrics["rejoin_horizon_timestamp_seconds"] * 1e6 >= last
+    assert metrics["rejoin_rows_dropped_by_watermark_total"] == 0
     # To the whole group, as who stops a service does: the JVM may go before Python has said goodbye to it.
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)

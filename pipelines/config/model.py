@@ -211,6 +211,16 @@ class ReconcileConfig(Model):
     """Where reports go; null: below the lake."""
 
 
+class MetricsConfig(Model):
+    """Metrics for Prometheus and a health probe, served by `run` and by lanes that run until stopped (docs/metrics.md)."""
+
+    port: int | None = Field(default=None, ge=0, lt=65536)
+    """Where `/metrics` and `/healthz` are served; null: nowhere. Each process needs its own; 0: any that is free, named on
+    stderr."""
+    address: str = "127.0.0.1"
+    """The address that it listens on: loopback, unless others may see it (`0.0.0.0`: all)."""
+
+
 class SparkConfig(Model):
     """The local session; ignored where spark-submit or Databricks has decided already."""
 
@@ -244,6 +254,7 @@ class Config(Model):
     settle: SettleConfig = SettleConfig()
     tables: TableConfig = TableConfig()
     reconcile: ReconcileConfig = ReconcileConfig()
+    metrics: MetricsConfig = MetricsConfig()
     spark: SparkConfig = SparkConfig()
     _file: Path | None = None
 

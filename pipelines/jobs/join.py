@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.ingest.landings import Landings
 from pipelines.ingest.state import newest_ingested, read_progress
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
+from pipelines.jobs.serving import serving
 from pipelines.join.heartbeats import open_heartbeats, write_heartbeats
 from pipelines.join.progress import JoinProgress, ProgressListener
 from pipelines.join.start import JoinStart, is_done, plan_start
@@ -40,7 +42,7 @@ log = structlog.get_logger()
 
 def join(lake: Lake, config: Config, *, once: bool) -> None:
     """Run the join: to the end of what bronze holds (`once`), or until stopped."""
-    with open_context(lake, config) as context:
+    with open_context(lake, config) as context, nullcontext() if once else serving(context):
         join_in(context, once=once)
 
 

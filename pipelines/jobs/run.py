@@ -10,6 +10,7 @@ from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
 from pipelines.jobs.reporting import UNSAID, Say
+from pipelines.jobs.serving import serving
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
@@ -33,7 +34,7 @@ def run_once(
 
 def run_all(lake: Lake, config: Config, *, say: Say = UNSAID) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
-    with open_context(lake, config) as context:
+    with open_context(lake, config) as context, serving(context, say):
         landings = Landings()
         ingest = start_ingest(context, once=False, landings=landings, say=say)
         writers = {writer.stream.name: writer for writer in ingest.writers}

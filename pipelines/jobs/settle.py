@@ -4,6 +4,7 @@ import time
 
 from pipelines.config.model import Config
 from pipelines.context import Context, open_context
+from pipelines.jobs.serving import serving
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
 from pipelines.settle.run import Earliest, Settle, SettleResult
@@ -22,7 +23,7 @@ def open_settle(context: Context, earliest: Earliest | None = None) -> Settle:
 
 
 def settle_forever(lake: Lake, config: Config) -> None:
-    with open_context(lake, config) as context:
+    with open_context(lake, config) as context, serving(context):
         lane = open_settle(context)
         compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
         while True:

@@ -44,5 +44,13 @@ def latest_and_recent(reader: TableReader, queries: Sequence[str]) -> tuple[dict
     return latest, recent
 
 
+def last_reconciliation(reader: TableReader) -> dict[str, Any] | None:
+    """Verdict, end (microseconds) and report of the last one; None before the first."""
+    if not reader.exists("reconciliations"):
+        return None
+    runs = rows_of(reader.scan("reconciliations", ["verdict", "finished_at", "report"]))
+    return max(runs, key=lambda run: int(run["finished_at"]), default=None)
+
+
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: json.loads(value or "{}") if name in _JSON else value for name, value in row.items()}

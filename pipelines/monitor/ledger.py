@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
@@ -45,12 +45,21 @@ class Entry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Observer(Protocol):
+    """Is told of each entry as it is added, and of each turn of the lanes' loop."""
+
+    def observe(self, entry: Entry) -> None: ...
+
+    def turned(self) -> None: ...
+
+
 class Ledger:
     """Gathers entries in the process and appends them once a minute and at a stop. Safe to use from several threads. No lane
     depends on it: an entry that is lost with its process is lost to status and reports alone."""
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
+        self.observers: list[Observer] = []
         self._lock = threading.Lock()
         self._gathered: list[Entry] = []
         self._flushed = time.monotonic()
@@ -58,9 +67,14 @@ class Ledger:
     def add(self, *entries: Entry) -> None:
         with self._lock:
             self._gathered.extend(entries)
+        for observer in self.observers:
+            for entry in entries:
+                observer.observe(entry)
 
     def tick(self) -> bool:
         """Append what has gathered where the last look is a minute ago; whether it was."""
+        for observer in self.observers:
+            observer.turned()
         due = time.monotonic() - self._flushed >= _EVERY_SECONDS
         if due:
             self.flush()

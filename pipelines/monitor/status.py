@@ -13,10 +13,10 @@ from pipelines.config.model import Config
 from pipelines.config.streams import checkpoints_of
 from pipelines.control.facts import Facts, facts_in
 from pipelines.control.gaps import accepted
-from pipelines.lake.reader import TableReader, rows_of
+from pipelines.lake.reader import TableReader
 from pipelines.model.format import LINE_WIDTH, about, size
 from pipelines.model.time import iso, now_us
-from pipelines.monitor.entries import last_days, latest_and_recent
+from pipelines.monitor.entries import last_days, last_reconciliation, latest_and_recent
 from pipelines.monitor.judged import Judged, read_judged
 from pipelines.monitor.lag import (
     Entry,
@@ -113,7 +113,9 @@ def read_status(reader: TableReader, config: Config) -> Status:
     unread = unread_records(config, checkpoints, facts)
     rates = [each for name in names if (each := throughput(name, recent.get(name, [])))]
     lag, joined = _lag(reader, streams, latest, facts), latest["join"]
-    dropped, reconciliation, judged = _dropped(reader), _last_reconciliation(reader), read_judged(reader, streams)
+    dropped, judged, reconciliation = _dropped(reader), read_judged(reader, streams), last_reconciliation(reader)
+    if reconciliation is not None:
+        reconciliation = {**reconciliation, "finished_at": iso(reconciliation["finished_at"])}
     findings = [
         *(
             Finding(problem=f"{name} has never run", remedy=f"run `rejoin {name.partition(':')[0]}`")
@@ -204,14 +206,6 @@ def _by_reason(judged: Sequence[Judged]) -> dict[str, int]:
     for each in judged:
         total.update(each.quarantined)
     return dict(sorted(total.items()))
-
-
-def _last_reconciliation(reader: TableReader) -> dict[str, Any] | None:
-    if not reader.exists("reconciliations"):
-        return None
-    runs = rows_of(reader.scan("reconciliations", ["verdict", "finished_at", "report"]))
-    last = max(runs, key=lambda run: int(run["finished_at"]), default=None)
-    return None if last is None else {**last, "finished_at": iso(last["finished_at"])}
 
 
 def _lag_lines(lag: Lag) -> list[str]:
