@@ -5,7 +5,7 @@ line on stderr (the stack trace only with `--debug`). Spark and pandas are impor
 help answers at once.
 """
 
-from pipelines.cli import run, prove, look, keep  # isort: skip  # in the order of the help
+from pipelines.cli import init, run, prove, look, keep  # isort: skip  # in the order of the help
 from pipelines.cli.app import main
 
-__all__ = ["keep", "look", "main", "prove", "run"]
+__all__ = ["init", "keep", "look", "main", "prove", "run"]

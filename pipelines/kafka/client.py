@@ -74,6 +74,27 @@ def _held(
     return held
 
 
+def sample(source: KafkaSource, where: str, most: int) -> list[str]:
+    """The values of the first records that a topic has, as text; no more than `most`. Raises SourceError."""
+    held = topic_now(source, where).held
+    own = {"group.id": f"rejoin-{uuid.uuid4().hex[:12]}", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer, found, ended = Consumer({**_settings(source, where), **own}), list[str](), set[int]()
+    try:
+        consumer.assign([TopicPartition(source.topic, partition, first) for partition, (first, _) in held.items()])
+        while len(ended) < len(held) and len(found) < most:
+            messages = consumer.consume(10_000, timeout=_TIMEOUT)
+            if not messages:
+                raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
+            for message in messages:
+                if message.error() is not None:
+                    ended.add(message.partition() or 0)
+                elif (value := message.value()) is not None:
+                    found.append(value.decode(errors="replace"))
+    finally:
+        consumer.close()
+    return found[:most]
+
+
 def topic_id(source: KafkaSource, where: str) -> str | None:
     """The id of the topic; None where Kafka does not say, or not in time."""
     admin = AdminClient(_settings(source, where))  # by a name of its own: its answers end with it
