@@ -242,7 +242,8 @@ class Lake:
         rows = self.spark.sql(f"SELECT * FROM {self.identifier(table)} VERSION AS OF {version}")
         have = {f.name: f.dataType for f in rows.schema}
         differing = [f for f in self._spec(table).schema if have.get(f.name) != f.dataType]
-        return rows.withColumns({f.name: (F.col(f.name) if f.name in have else F.lit(None)).cast(f.dataType) for f in differing})
+        given = {f.name: (F.col(f.name) if f.name in have else F.lit(None)).cast(f.dataType) for f in differing}
+        return rows.withColumns(given) if given else rows  # Spark Connect takes no empty mapping
 
     def stream(self, table: str, **options: str) -> DataFrame:
         reader = self.spark.readStream.format("delta").options(**options)
