@@ -28,7 +28,7 @@ from pipelines.lake.merge import merge
 from pipelines.lake.tables import Lake, at, column_list
 from pipelines.model.events import Streams
 from pipelines.model.rule import PROPERTY
-from pipelines.session import set_within
+from pipelines.session import behind_connect, set_within
 
 # The source of a MERGE is materialised already: Delta would do it once more.
 _MATERIALISED = {"spark.databricks.delta.merge.materializeSource": "none"}
@@ -72,7 +72,7 @@ class AttributedSink:
         resolved = resolve(candidates, self.streams, first_events=first_events)
         dates_of = F.collect_set(F.col("event_date").cast("string")).alias("dates")
         updates = resolved.observe(observation, dates_of).localCheckpoint(eager=True)
-        dates = sorted(observation.get["dates"])
+        dates = sorted(observation.get.get("dates") or _dates(updates))
         inserted = updated = 0
         merging = time.monotonic()
         if dates:
@@ -106,6 +106,13 @@ class AttributedSink:
             again = partial(require_same_rule, self.lake, self.lake.config)
             condition = f"t.event_date IN ({literals}) AND {keys}"
             return merge(self.lake, self.lake.attributed, stamped, condition, clauses, again=again)
+
+
+def _dates(updates: DataFrame) -> list[str]:
+    """As observed, of rows that are there already: of a checkpoint, Spark Connect reports nothing."""
+    if not behind_connect(updates.sparkSession):
+        return []
+    return [str(row[0]) for row in updates.select("event_date").distinct().collect()]
 
 
 def resolve(candidates: DataFrame, streams: Streams, *, first_events: bool = False) -> DataFrame:

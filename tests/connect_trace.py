@@ -1,7 +1,7 @@
 """A small trace through every stage over a real Spark Connect server, which is what serverless compute is.
 
-A program of its own, for a process has either classic Spark or Connect. Prints, as JSON, the module of its session, the table, and
-what the stages said.
+A program of its own, for a process has either classic Spark or Connect. Prints, as JSON, the module of its session, the table,
+and what the stages said.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pyspark
 from pyspark.sql import SparkSession
 
 from pipelines.jobs.backfill import backfill
@@ -32,7 +33,19 @@ IMPRESSIONS = [
 PLAYBACKS = [[play("p", "10:05"), play("q", "12:50"), play("r", "14:00", who="cleo")], [play("old", "12:10"), play("s", "16:05")]]
 
 
+def home_without_zip(root: Path) -> str:
+    """Spark as installed, but for the zip of PySpark, which each worker would compile anew: on a busy machine that takes longer
+    than the ten seconds that Spark waits for a worker."""
+    installed = Path(pyspark.__file__).parent
+    root.mkdir(parents=True)
+    for part in installed.iterdir():
+        if part.name != "python":
+            (root / part.name).symlink_to(part)
+    return str(root)
+
+
 def main(root: Path) -> None:
+    os.environ["SPARK_HOME"] = home_without_zip(root.with_name("spark"))
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     # The server starts workers for `foreachBatch`, which import this checkout.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
@@ -49,7 +62,7 @@ def main(root: Path) -> None:
         pipeline.settle()
     pipeline.settle(everything=True)
     report = pipeline.reconcile()
-    relanded = pipeline.reland("playbacks").rows
+    relanded, lanes = pipeline.reland("playbacks").rows, {id: lane for id, (_, lane) in pipeline.answers().items()}
     backfilled = list(backfill(pipeline.lake, pipeline.config, date(2026, 1, 10), None))
     said = {
         "session": type(spark).__module__,
@@ -57,7 +70,7 @@ def main(root: Path) -> None:
         "counts": report.counts,
         "relanded": relanded,
         "backfilled": backfilled,
-        "lanes": {id: lane for id, (_, lane) in pipeline.answers().items()},
+        "lanes": lanes,
         "quarantined": len(pipeline.rows("quarantine")),
         "table": pipeline.attributed(),
     }

@@ -31,6 +31,7 @@ def test_a_trace_through_a_connect_server_ends_in_the_oracle(tmp_path: Path) -> 
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert "connect" in said["session"]
     assert (said["verdict"], said["counts"]["matched"], said["relanded"], said["quarantined"]) == ("agrees", 5, 0, 2)
-    assert said["backfilled"] == ["2026-01-10: 5 outcomes"]
+    assert said["backfilled"][0] == "2026-01-10: 5 outcomes"
+    assert said["lanes"] == {"p": "settle", "q": "settle", "r": "join", "old": "settle", "s": "join"}
     given = [[event for wave in waves for event in wave] for waves in (PLAYBACKS, IMPRESSIONS)]
     assert said["table"] == json.loads(json.dumps(oracle.attribute(*given, window=timedelta(hours=6))))

@@ -59,6 +59,9 @@ def first_line(error: BaseException) -> str:
     >>> thrown = "An error occurred while calling o7.sql.\\n: org.apache.spark.SparkException: Exception thrown in awaitResult:"
     >>> first_line(Exception(f"{thrown}\\n\\tat java.lang.Thread\\nCaused by: org.apache.spark.SparkException: [GONE] f.parquet"))
     '[GONE] f.parquet'
+    >>> thrown = "[PYTHON_EXCEPTION] Found error: Traceback (most recent call last):\\n  File \\"x\\"\\nKeyError: 'a'"
+    >>> first_line(Exception(f"(STREAM_FAILED) {thrown}\\n=== Query ===\\nCaused by: {thrown}"))
+    "KeyError: 'a'"
     """
     text = str(error).strip()
     for marker in ("terminated with exception: ", "Traceback (most recent call last):"):
@@ -71,7 +74,7 @@ def first_line(error: BaseException) -> str:
     lines = [_CLASSES.sub("", line.strip().removeprefix("Caused by: ")) for line in said]
     own = [line.removeprefix("pipelines.model.errors.") for line in lines if line.startswith("pipelines.model.errors.")]
     telling = [line for line in lines if not _WRAPPER.match(line)]
-    named = [line for line in telling if line.startswith("[")]
+    named = [line for line in telling if line.startswith("[") and "Traceback (most recent call last)" not in line]
     causes = [line for line, whole in zip(lines, said, strict=True) if whole.startswith("Caused by: ") and line in telling]
     if own or named:
         return (own or named)[0]
