@@ -1,7 +1,7 @@
 """The only place that makes a SparkSession.
 
 Locally it starts one, bound to loopback, quiet, in UTC, with the JARs that `make setup` fetched. Under spark-submit or on
-Databricks it takes the session that is there and only sets what correctness needs.
+Databricks it takes the session that is there, and sets what correctness needs, and numbers of partitions that nobody has chosen.
 """
 
 import os
@@ -41,6 +41,10 @@ _SEMANTIC = {
     "spark.sql.variant.allowDuplicateKeys": "true",
 }
 
+# What a session that somebody else has made is given where it says nothing itself. Spark's 200 and Delta's 50 partitions are for
+# other sizes than a micro-batch's, and each is a task, a file, or a state store (docs/scale.md).
+_SIZES = {"spark.sql.shuffle.partitions": "16", "spark.databricks.delta.snapshotPartitions": "2"}
+
 # Options whose values neither a plan, nor Spark's page, nor `SET -v` shows: what Spark hides by itself, and the logins and keys
 # of Kafka clients. `spark.redaction.regex` says the same of all settings, but only where the session is started here.
 _HIDDEN = r"(?i)secret|password|token|access[.]?key|credential|sasl[.]jaas[.]config|ssl[.].*[.]?key$"
@@ -58,6 +62,7 @@ def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -
             PySparkLogger.getLogger(name).disabled = True
     if _managed_elsewhere():
         session = SparkSession.builder.getOrCreate()
+        _size(session, settings)
     else:
         with _ending_with_us(), _quiet_jvm(debug):
             session = _local_session(settings, debug)
@@ -92,6 +97,14 @@ def _managed_elsewhere() -> bool:
     """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
     markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
     return any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
+
+
+def _size(session: SparkSession, settings: SparkConfig) -> None:
+    own = {"spark.sql.shuffle.partitions": str(settings.shuffle_partitions)} if settings.shuffle_partitions else {}
+    sizes = {} if "DATABRICKS_RUNTIME_VERSION" in os.environ else _SIZES  # it has its own, and refuses some
+    given = {key: value for key, value in sizes.items() if session.conf.get(key, None) is None}
+    for key, value in {**given, **own}.items():
+        session.conf.set(key, value)
 
 
 def _local_session(settings: SparkConfig, debug: bool) -> SparkSession:

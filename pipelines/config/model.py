@@ -222,14 +222,14 @@ class MetricsConfig(Model):
 
 
 class SparkConfig(Model):
-    """The local session; ignored where spark-submit or Databricks has decided already."""
+    """The local session; where spark-submit or Databricks has made it, `shuffle_partitions` alone counts."""
 
     master: str = "local[*]"
     """As for `spark-submit --master`."""
     driver_memory: str = "3g"
     """The heap of the JVM; RocksDB's memory comes on top."""
     shuffle_partitions: int | None = Field(default=None, gt=0)
-    """Null: one a core, from 2 to 16."""
+    """Null: one a core, from 2 to 16; in a session that somebody else has made and not set it in, 16."""
     ui: bool = False
     """Whether Spark's own page is served, on loopback."""
     conf: dict[str, str] = Field(default_factory=dict)
