@@ -23,6 +23,7 @@ from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
 from pipelines.reconcile.span import Range
 from tests import oracle
+from tests.builders import play
 from tests.processes import rejoin
 
 START = datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
@@ -176,6 +177,23 @@ def test_misuse_is_exit_2_and_one_line(args: list[str], message: str) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert message in done.stderr
     assert "init" in {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_a_topic_is_sampled(kafka: Any) -> None:
+    pipeline = kafka()
+    pipeline.send("playbacks", [play(f"p{n}", "10:00", who=f"w{n}") for n in range(50)])
+    pipeline.send("playbacks", [None, b"\xff"])
+    source = pipeline.source("playbacks")
+    place = Place(name="plays", where=f"kafka://{source.bootstrap_servers}/{source.topic}")
+    lines = place.lines()
+    assert len(lines) == 51
+    found = infer("plays", [json.loads(line) for line in lines if line.startswith("{")])
+    assert (found.id, found.event_time) == ("playback_id", "event_time")
+    assert place.source == {"format": "kafka", "bootstrap_servers": source.bootstrap_servers, "topic": source.topic}
+    with pytest.raises(RejoinError, match="has no events; a sample is needed"):
+        Place(name="empty", where=place.where.replace("playbacks", "impressions")).lines()
 
 
 def test_from_files_to_a_reconciliation_that_agrees(spark: SparkSession, tmp_path: Path) -> None:

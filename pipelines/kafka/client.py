@@ -82,17 +82,16 @@ def sample(source: KafkaSource, where: str, most: int) -> list[str]:
     try:
         consumer.assign([TopicPartition(source.topic, partition, first) for partition, (first, _) in held.items()])
         while len(ended) < len(held) and len(found) < most:
-            messages = consumer.consume(10_000, timeout=_TIMEOUT)
-            if not messages:
+            message = consumer.poll(_TIMEOUT)
+            if message is None:
                 raise SourceError(f"{where}: topic {source.topic}: no answer from Kafka within {_TIMEOUT:.0f} s")
-            for message in messages:
-                if message.error() is not None:
-                    ended.add(message.partition() or 0)
-                elif (value := message.value()) is not None:
-                    found.append(value.decode(errors="replace"))
+            if message.error() is not None:
+                ended.add(message.partition() or 0)
+            elif (value := message.value()) is not None:
+                found.append(value.decode(errors="replace"))
     finally:
         consumer.close()
-    return found[:most]
+    return found
 
 
 def topic_id(source: KafkaSource, where: str) -> str | None:
