@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyspark
 from pyspark.sql import SparkSession
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 from pipelines.jobs.backfill import backfill
 from pipelines.session import spark_session
@@ -44,6 +45,12 @@ def home_without_zip(root: Path) -> str:
     return str(root)
 
 
+# Spark waits ten seconds for a worker, whatever else the machine does; a start that fails so has begun nothing.
+PATIENTLY = retry(
+    retry=retry_if_exception_message(match=r"(?s).*failed to connect back"), stop=stop_after_attempt(5), reraise=True
+)
+
+
 def main(root: Path) -> None:
     os.environ["SPARK_HOME"] = home_without_zip(root.with_name("spark"))
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -57,8 +64,10 @@ def main(root: Path) -> None:
     spark = spark_session()
     pipeline = Replay(spark, root)
     for impressions, playbacks in zip(IMPRESSIONS, PLAYBACKS, strict=True):
-        pipeline.wave(impressions, [*playbacks, "nonsense"])
-        pipeline.join()
+        pipeline.land("impressions", impressions)
+        pipeline.land("playbacks", [*playbacks, "nonsense"])
+        PATIENTLY(pipeline.ingest)()
+        PATIENTLY(pipeline.join)()
         pipeline.settle()
     pipeline.settle(everything=True)
     report = pipeline.reconcile()
