@@ -72,7 +72,9 @@ class AttributedSink:
         resolved = resolve(candidates, self.streams, first_events=first_events)
         dates_of = F.collect_set(F.col("event_date").cast("string")).alias("dates")
         updates = resolved.observe(observation, dates_of).localCheckpoint(eager=True)
-        dates = sorted(observation.get.get("dates") or _dates(updates))
+        # Of a checkpoint, Spark Connect does not report what was observed.
+        apart = behind_connect(updates.sparkSession)
+        dates = sorted(_dates(updates) if apart else observation.get["dates"])
         inserted = updated = 0
         merging = time.monotonic()
         if dates:
@@ -109,9 +111,6 @@ class AttributedSink:
 
 
 def _dates(updates: DataFrame) -> list[str]:
-    """As observed, of rows that are there already: of a checkpoint, Spark Connect reports nothing."""
-    if not behind_connect(updates.sparkSession):
-        return []
     return [str(row[0]) for row in updates.select("event_date").distinct().collect()]
 
 

@@ -94,8 +94,10 @@ def micros_of(value: Any) -> int | None:
             return round(datetime.fromisoformat(text).astimezone(timezone.utc).timestamp() * 1e6)
         except ValueError:
             return None
-    digits = isinstance(value, int | float) or (isinstance(value, str) and _DIGITS.fullmatch(value))
-    return int(float(value) * 1000) if digits and _MILLIS[0] <= float(value) < _MILLIS[1] else None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    # Compared as it is: an integer of JSON may be beyond every float.
+    return int(value * 1000) if isinstance(value, int | float) and _MILLIS[0] <= value < _MILLIS[1] else None
 
 
 def written(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.config.infer import Column, Stream, written
+from pipelines.config.infer import Stream, written
 from pipelines.model.errors import RejoinError
 
 _SHARED = 0.3
@@ -44,6 +44,7 @@ def propose(streams: Sequence[Stream], keys: Sequence[str] = (), outcome: str | 
         for what, option in (("id", "--id"), ("event_time", "--event-time")):
             if getattr(stream, what) is None:
                 raise RejoinError(f"{stream.name}: no {what} found ({stream.why[what]}); name it: {option} {stream.name}=COLUMN")
+            _require(option, getattr(stream, what), stream)
     found, why = _keys(*streams)
     chosen = tuple(keys) or found
     if not chosen:
@@ -51,9 +52,7 @@ def propose(streams: Sequence[Stream], keys: Sequence[str] = (), outcome: str | 
         raise RejoinError(f"no keys found ({told}); name them: --keys COLUMN,COLUMN")
     for name in chosen:
         for stream in streams:
-            if stream.column(name) is None:
-                known = ", ".join(c.name for c in stream.columns if c.type)
-                raise RejoinError(f"--keys: {name} is not a column of {stream.name} ({known})")
+            _require("--keys", name, stream)
     forward, backward = (_within(a, b, chosen) for a, b in (streams, streams[::-1]))
     longest = max(_HOURS)
     if outcome is None:
@@ -71,6 +70,12 @@ def propose(streams: Sequence[Stream], keys: Sequence[str] = (), outcome: str | 
         backwards=(forward if swap else backward)[longest],
         why=why,
     )
+
+
+def _require(option: str, name: str, stream: Stream) -> None:
+    if stream.column(name) is None:
+        known = ", ".join(c.name for c in stream.columns if c.type)
+        raise RejoinError(f"{option}: {name} is not a column of {stream.name} ({known})")
 
 
 def _keys(a: Stream, b: Stream) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -166,15 +171,11 @@ def _stream_lines(stream: Stream, role: str, source: dict[str, str]) -> list[str
     lines += [f"    {what}: {_text(getattr(stream, what))}  # {stream.why[what]}" for what in ("id", "event_time")]
     lines += ["    schema: >-", *wrap(ddl, 110, initial_indent=" " * 6, subsequent_indent=" " * 6, break_long_words=False)]
     lines += [
-        f"    # {_key(c)} {c.note}{'' if c.type else '; left out, and kept in `rescued`'}" for c in stream.columns if c.note
+        f"    # {_text(c.key)} {c.note}{'' if c.type else '; left out, and kept in `rescued`'}" for c in stream.columns if c.note
     ]
     if aliases:
         lines += ["    aliases:", *(f"      {_text(name)}: [{_text(key)}]" for name, key in aliases.items())]
     return [*lines, f"    source: {{{', '.join(f'{name}: {_text(value)}' for name, value in source.items())}}}"]
-
-
-def _key(column: Column) -> str:
-    return _text(column.key)
 
 
 def _text(value: str) -> str:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +40,10 @@ class Place:
         """As the configuration has it."""
         if not self.where.startswith("kafka://"):
             return {"format": "files", "path": self.where}
-        servers, _, topic = self.where.removeprefix("kafka://").rpartition("/")
-        return {"format": "kafka", "bootstrap_servers": servers, "topic": topic}
+        found = re.fullmatch(r"kafka://([^/]+)/([A-Za-z0-9._-]{1,249})", self.where)
+        if found is None:
+            raise RejoinError(f"{self.where}: give kafka://HOST:PORT/TOPIC")
+        return {"format": "kafka", "bootstrap_servers": found[1], "topic": found[2]}
 
     def lines(self) -> list[str]:
         """A sample, in the order of arrival. Raises RejoinError where there is none."""
@@ -151,5 +155,5 @@ def _lines_of(directory: Path) -> Iterator[str]:
                         left -= 1
                     if not left:
                         return
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise RejoinError(f"{path}: cannot be read ({error})") from None

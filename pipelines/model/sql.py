@@ -30,10 +30,6 @@ def first_of(values: list[str]) -> str:
 
 
 def struct(**fields: str) -> str:
-    return struct_of(fields)
-
-
-def struct_of(fields: dict[str, str]) -> str:
     return f"named_struct({', '.join(f'{quoted(name)}, {value}' for name, value in fields.items())})"
 
 

@@ -18,7 +18,7 @@ from pipelines.ingest.parse.times import before_all_events, from_the_future
 from pipelines.ingest.parse.types import OBJECT, converted, misfit
 from pipelines.model.events import EventStream
 from pipelines.model.reasons import Reason
-from pipelines.model.sql import each, first_of, quoted, struct_of, when
+from pipelines.model.sql import each, first_of, quoted, struct, when
 
 _HALF = r"(?i)\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]"
 _LINE = "__raw.value"
@@ -39,8 +39,8 @@ def parse(raw: DataFrame, stream: EventStream, rules: ParseRules) -> DataFrame:
     rows = read_quickly(rows, stream) if can_be_quick(stream) else rows.select("*", *nothing)
     items = f"IF(__readable AND (__quick IS NULL OR NOT __whole), {_ITEMS}, NULL)"
     known = "IF(__whole OR __fields IS NOT NULL, __quick, NULL)"
-    exact = struct_of({f.name: converted(_item(f.name, stream), f.dataType) for f in stream.schema})
-    event = struct_of({f.name: f"coalesce(__quick.`{f.name}`, __exact.`{f.name}`.value)" for f in stream.schema})
+    exact = struct(**{f.name: converted(_item(f.name, stream), f.dataType) for f in stream.schema})
+    event = struct(**{f.name: f"coalesce(__quick.`{f.name}`, __exact.`{f.name}`.value)" for f in stream.schema})
     verdict = first_of([*_undecodable(raw), _verdict(stream, rules)])
     return (
         rows.selectExpr("*", f"{items} AS __items")

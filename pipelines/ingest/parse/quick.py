@@ -22,7 +22,7 @@ from pipelines.ingest.parse.rules import end_of
 from pipelines.ingest.parse.times import parse_time
 from pipelines.ingest.parse.types import converted
 from pipelines.model.events import EventStream
-from pipelines.model.sql import quoted, struct_of
+from pipelines.model.sql import quoted, struct
 
 _CORRUPT, _END = "__corrupt", "__end"
 # Quotes of a key and its value, for the types that Spark's parser reads strictly, text apart. Not TINYINT: it makes -128 of 128.
@@ -60,8 +60,8 @@ def read_quickly(rows: DataFrame, stream: EventStream) -> DataFrame:
     alone = "IF(size(__wrapper.items) = 1, get(__wrapper.items, 0), NULL)"
     item = f"IF({bracket}, IF({ended}, get(__wrapper.items, 1), NULL), {alone})"
     given = f"IF(__wrapper.{_CORRUPT} IS NULL, {item}, NULL)"
-    read = struct_of({f.name: _read(f) for f in stream.schema})
-    values = struct_of({f.name: _value(f) for f in stream.schema})
+    read = struct(**{f.name: _read(f) for f in stream.schema})
+    values = struct(**{f.name: _value(f) for f in stream.schema})
     return (
         rows.select("*", F.from_json(F.expr(usual), schema, options).alias("__wrapper"))
         .select(*rows.columns, F.expr(given).alias("__given"))

@@ -20,7 +20,7 @@ from pyspark.sql.types import (
 )
 
 from pipelines.ingest.parse.times import parse_time
-from pipelines.model.sql import each, first_of, let, quoted, struct, struct_of, when
+from pipelines.model.sql import each, first_of, let, quoted, struct, when
 
 OBJECT = "map<string,variant>"
 
@@ -91,11 +91,11 @@ def _struct(item: str, fields: str, kind: StructType) -> str:
         wrong = [_inside(quoted(f".{name}"), f"{p}.wrong") for name, p in part.items()]
         unknown = f"size(array_except(map_keys({fields}), array({', '.join(map(quoted, part))}))) > 0"
         more = " OR ".join([unknown, *(f"{p}.more" for p in part.values())])
-        value = struct_of({name: f"{p}.value" for name, p in part.items()})
+        value = struct(**{name: f"{p}.value" for name, p in part.items()})
         whole = [f"IF({fields} IS NOT NULL, {each}, NULL)" for each in (value, more)]
         return _result(whole[0], first_of([_unless(fields, item, kind), *wrong]), whole[1])
 
-    return let(struct_of(found), result)
+    return let(struct(**found), result)
 
 
 def _array(item: str, elements: str, kind: ArrayType) -> str:
