@@ -76,6 +76,7 @@ def test_doctests_hold() -> None:
         (1_700_000_000, None),
         ("2026-01-31T10:00:00", None),
         ("2026-02-31T10:00:00Z", None),
+        (10**400, None),
         (True, None),
         (None, None),
     ],
@@ -158,6 +159,8 @@ def test_what_is_given_is_taken() -> None:
     assert (found.outcome.name, found.outcome.id, found.keys) == ("views", "user", ("kind", "user"))
     with pytest.raises(RejoinError, match="--keys: nope is not a column of views"):
         propose(streams, ["nope"])
+    with pytest.raises(RejoinError, match="--event-time: nope is not a column of buys"):
+        propose([streams[0], infer("buys", buys(), event_time="nope")])
 
 
 MISUSE = [
@@ -167,6 +170,8 @@ MISUSE = [
     (["a=./scripts", "b=./scripts"], "scripts: has no events"),
     (["a=./docs", "b=./docs", "--id", "c=x"], "--id: c is neither a nor b"),
     (["a=./docs", "b=./docs", "--out", "README.md"], "--out: README.md is there already"),
+    (["a=./docs", "b=./docs", "--out", "nowhere/x.yml"], "--out: nowhere is not a directory"),
+    (["a=kafka://host", "b=./docs"], "kafka://host: give kafka://HOST:PORT/TOPIC"),
     (["a=kafka://127.0.0.1:1/t", "b=./docs"], "kafka://127.0.0.1:1/t"),
 ]
 

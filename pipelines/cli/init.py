@@ -37,6 +37,8 @@ def init(
     for option, name in [*(("--id", name) for name in ids), *(("--event-time", name) for name in times), ("--outcome", outcome)]:
         if name is not None and name not in pairs:
             raise ConfigError(f"{option}: {name} is neither {' nor '.join(pairs)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out: {out.parent} is not a directory; create it, or give another")
     if out.exists() and not force:
         raise ConfigError(f"--out: {out} is there already; give another, or --force")
 
