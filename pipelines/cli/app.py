@@ -30,7 +30,6 @@ app = typer.Typer(
     name="rejoin",
     help="Join two event streams into Delta tables, lose nothing, and prove it every night.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

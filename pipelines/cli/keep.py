@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.app import Conf, Debug, Set, app, date_of, open_lake, read_configuration
+from pipelines.cli.completion import stream_names
 from pipelines.model.errors import ConfigError
 from pipelines.model.reasons import Reason
 
@@ -32,7 +33,9 @@ def backfill(
 
 @app.command(rich_help_panel=_PANEL)
 def reland(
-    stream: Annotated[str, typer.Argument(help="The stream whose bronze lacks rows, e.g. playbacks.")],
+    stream: Annotated[
+        str, typer.Argument(help="The stream whose bronze lacks rows, e.g. playbacks.", autocompletion=stream_names)
+    ],
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Judge what is in quarantine again, by today's schema and rules.")
     ] = False,
@@ -60,7 +63,9 @@ def reland(
 
 @app.command("accept-gap", rich_help_panel=_PANEL)
 def accept_gap(
-    stream: Annotated[str, typer.Argument(help="The stream that ingest stopped at, e.g. playbacks.")],
+    stream: Annotated[
+        str, typer.Argument(help="The stream that ingest stopped at, e.g. playbacks.", autocompletion=stream_names)
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Accept it; without, say what would be accepted.")] = False,
     conf: Conf = None,
     sets: Set = None,

@@ -6,11 +6,15 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.app import Conf, Debug, Format, Set, app, open_lake, open_tables, read_configuration
+from pipelines.cli.completion import table_names
 from pipelines.model.errors import ConfigError
 
 _PANEL = "Look at it"
 
-Table = Annotated[str, typer.Argument(help="impressions, playbacks, quarantine, attributed_playbacks, ledger, ...")]
+Table = Annotated[
+    str,
+    typer.Argument(help="impressions, playbacks, quarantine, attributed_playbacks, ledger, ...", autocompletion=table_names),
+]
 Where = Annotated[str | None, typer.Option(help="A SQL condition, e.g. \"event_date = '2026-01-31'\".")]
 
 
