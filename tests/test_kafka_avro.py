@@ -10,9 +10,9 @@ from pyspark.sql import SparkSession
 
 from pipelines.demo.broker import local_broker
 from pipelines.demo.generator import DayModel
+from pipelines.jobs.doctor import examine
 from pipelines.jobs.generate import run_generate
 from pipelines.model.errors import ConfigError
-from pipelines.monitor.doctor import examine
 from tests.kafka_replay import KafkaReplay
 from tests.replay import Replay
 

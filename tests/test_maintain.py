@@ -9,10 +9,10 @@ import pytest
 
 from pipelines.control.facts import Fact
 from pipelines.control.store import append, prune, read_facts
+from pipelines.jobs import doctor
 from pipelines.jobs.maintain import maintain
 from pipelines.lake.history import Commit, files_taken
 from pipelines.model.errors import LakeError
-from pipelines.monitor import doctor
 from tests import oracle
 from tests.builders import hourly_waves, play, shown
 from tests.replay import Replay

@@ -86,7 +86,7 @@ def explain(outcome_id: str, conf: Conf = None, sets: Set = None, debug: Debug =
 @app.command(rich_help_panel=_PANEL)
 def doctor(conf: Conf = None, sets: Set = None, debug: Debug = False) -> None:
     """Check environment, configuration and checkpoints; each finding comes with its fix. Exits 2 if something is broken."""
-    from pipelines.monitor.doctor import examine
+    from pipelines.jobs.doctor import examine
 
     findings = examine(lambda: read_configuration(conf, sets), lambda config: open_lake(config, debug))
     for finding in findings:

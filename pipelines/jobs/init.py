@@ -1,17 +1,13 @@
 """Init: from samples of two streams to a configuration, which is tried on them before it is written."""
 
-import gzip
 import json
 import re
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from pipelines.config.infer import infer
 from pipelines.config.load import load_config
@@ -19,10 +15,8 @@ from pipelines.config.model import Config
 from pipelines.config.propose import Proposal, propose, to_yaml
 from pipelines.config.sources import FILE_SUFFIXES, KafkaSource
 from pipelines.config.streams import streams_of
-from pipelines.ingest.parse.json import parse
-from pipelines.ingest.parse.rules import rules_of
+from pipelines.ingest.sample import sample_files, try_lines
 from pipelines.model.errors import RejoinError
-from pipelines.model.format import judged
 
 _MOST_LINES = 200_000
 _MOST_TRIED = 20_000
@@ -110,20 +104,13 @@ def _tell(proposal: Proposal, say: Callable[[str], None]) -> None:
 
 
 def _try(spark: SparkSession, config: Config, samples: Mapping[str, Sequence[str]], say: Callable[[str], None]) -> None:
-    now = F.current_timestamp()
     for stream in streams_of(config).both:
-        lines = samples[stream.name][:_MOST_TRIED]
-        raw = F.struct("value", now.alias("record_time"), now.alias("ingest_time"))
-        frame = spark.createDataFrame([(line,) for line in lines], "value string").select(raw.alias("__raw"))
-        parsed = parse(frame, stream, rules_of(config))
-        found = parsed.groupBy("__reason").agg(F.count("*").alias("n"), F.first("__detail").alias("detail")).collect()
-        reasons = Counter({row["__reason"]: row["n"] for row in found if row["__reason"]})
-        accepted = sum(row["n"] for row in found if not row["__reason"])
-        say(f"{stream.name}: {judged(accepted, reasons.total(), dict(reasons.most_common()))}")
-        for row in found:
-            if row["__reason"]:
-                say(f"{stream.name}: {row['__reason']}, e.g. {row['detail']}")
-        if not accepted:
+        lines = [(stream.name, line.encode()) for line in samples[stream.name][:_MOST_TRIED]]
+        trial = try_lines(spark, config, stream, lines)
+        say(f"{stream.name}: {trial}")
+        for reason, refused in trial.refused.items():
+            say(f"{stream.name}: {reason}, e.g. {refused.detail}")
+        if not trial.accepted:
             raise RejoinError(f"{stream.name}: none of {len(lines):,} lines passes; nothing was written")
 
 
@@ -143,17 +130,7 @@ def _lines_of(directory: Path) -> Iterator[str]:
     """The lines of a landing directory's files, the oldest file first."""
     if not directory.is_dir():
         raise RejoinError(f"{directory}: is not a directory; name the directory that a stream's events land in")
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name.endswith(FILE_SUFFIXES)]
-    shown = [path for path in files if not any(part[0] in "._" for part in path.relative_to(directory).parts)]
-    left = _MOST_LINES
-    for path in sorted(shown, key=lambda path: (path.stat().st_mtime, path.name)):
-        try:
-            with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8", errors="replace") as lines:
-                for line in lines:
-                    if line.strip():
-                        yield line.rstrip("\n")
-                        left -= 1
-                    if not left:
-                        return
-        except (OSError, EOFError, zlib.error) as error:
-            raise RejoinError(f"{path}: cannot be read ({error})") from None
+    sample = sample_files(directory, _MOST_LINES)
+    for path, why in sample.unreadable.items():
+        raise RejoinError(f"{path}: cannot be read ({why})")
+    return (line.decode(errors="replace") for _, line in sample.lines)

@@ -1,1 +1,1 @@
-"""What happened, and what it means: the ledger, status, explain, doctor."""
+"""What happened, and what it means: the ledger, status, explain."""

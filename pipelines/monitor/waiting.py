@@ -44,7 +44,7 @@ def for_ingest(config: Config, checkpoints: str, stopped: Mapping[str, bool], no
             found.append(Finding(problem=problem, remedy=f"create it, or correct {key}"))
         elif is_local(checkpoints):
             due = now if stopped[name] else now - patience
-            came = {f"file:{file}": at for file, at in _files(path) if at <= due}
+            came = {f"file:{file}": at for file, at in files_in(path) if at <= due}
             waiting = files_unread(Path(checkpoints, f"ingest-{name}"), came)
             if waiting:
                 since = _ago(min(came[file] for file in waiting), now)
@@ -114,7 +114,7 @@ def _directory(source: object, key: str) -> Path | None:
     return Path(absolute(path)) if is_local(path) else None
 
 
-def _files(directory: Path) -> Iterator[tuple[str, int]]:
+def files_in(directory: Path) -> Iterator[tuple[str, int]]:
     """The files of events, and when each came under its name: a rename keeps the time of the content, but not of the entry. One
     that is taken away meanwhile, or may not be looked at, is not there."""
     with suppress(OSError), os.scandir(directory) as entries:
@@ -122,7 +122,7 @@ def _files(directory: Path) -> Iterator[tuple[str, int]]:
             if entry.name.startswith((".", "_")):
                 continue
             if entry.is_dir():
-                yield from _files(Path(entry.path))
+                yield from files_in(Path(entry.path))
             elif entry.name.endswith(FILE_SUFFIXES):
                 with suppress(OSError):
                     if (stat := entry.stat()).st_size:

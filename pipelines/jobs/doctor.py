@@ -11,35 +11,47 @@ from pathlib import Path
 from pipelines.config.model import Config
 from pipelines.config.secrets import resolve
 from pipelines.config.sources import FILE_NAMES, FILE_SUFFIXES, KafkaSource
+from pipelines.config.streams import streams_of
+from pipelines.ingest.sample import Refused, sample_files, try_lines
 from pipelines.kafka.avro_values import read_schema
 from pipelines.kafka.client import partition_count
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import RejoinError
+from pipelines.model.events import EventStream
+from pipelines.model.format import visible
+from pipelines.model.paths import is_local
 
 # A table's log with more files in its directory makes each micro-batch slow: 16 us a file were measured for each of some twenty
 # listings (docs/scale.md).
 _MANY_LOG_FILES = 50_000
+_MOST_LINES = 10_000
+"""Of a landing directory, the newest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
+    """Not `ok` is what keeps a run from starting, or most of a stream's events from being accepted."""
+
     ok: bool
     what: str
     fix: str = ""
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.what}{f'; {self.fix}' if self.fix else ''}"
+        mark = "FAIL" if not self.ok else "note" if self.fix else "ok  "
+        return f"{mark}  {self.what}{f'; {self.fix}' if self.fix else ''}"
 
 
 def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake]) -> list[Finding]:
-    """Examine environment, configuration, sources, session, lake; stops where the next depends on what is broken."""
+    """Examine environment, configuration, sources, session, lake, a sample of landing files; stops where the next depends on what
+    is broken."""
     findings = [_python(), _java()]
     try:
         config = configuration()
     except RejoinError as error:
         return [*findings, Finding(ok=False, what=f"configuration: {error}", fix="correct it, then run doctor again")]
     findings.append(Finding(ok=True, what="configuration is valid"))
-    findings += [_source(config, name) for name in config.streams]
+    sources = {name: _source(config, name) for name in config.streams}
+    findings += sources.values()
     if not all(finding.ok for finding in findings[:2]):
         return findings
     try:
@@ -50,10 +62,44 @@ def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake])
         state = "complete" if not missing else f"without {', '.join(missing)} (made on first use)"
         findings.append(Finding(ok=True, what=f"lake {opened.root}: {state}"))
         findings += _logs(opened)
+        for stream in streams_of(config).both:
+            if sources[stream.name].ok:
+                findings += _sample(opened, stream)
         opened.judge(*opened.tables)
     except RejoinError as error:
         findings.append(Finding(ok=False, what=str(error)))
     return findings
+
+
+def _sample(lake: Lake, stream: EventStream) -> list[Finding]:
+    """How ingest would judge the newest lines of a local landing directory, whether it has read them or not."""
+    name, directory = stream.name, _local_directory(lake.config, stream.name)
+    if directory is None:
+        return []
+    sample = sample_files(directory, _MOST_LINES, newest_first=True)
+    mend = f"put it there whole, under its name, then `rejoin reland {name}` (docs/files.md)"
+    findings = [
+        Finding(ok=False, what=f"{name}: {visible(path)} cannot be read ({why})", fix=mend)
+        for path, why in sample.unreadable.items()
+    ]
+    if not sample.lines:
+        return [*findings, Finding(ok=True, what=f"{name}: no event in {directory}", fix=f"land files there ({FILE_NAMES})")]
+    trial = try_lines(lake.spark, lake.config, stream, sample.lines)
+    what = f"{name}: tried the newest {len(sample.lines):,} lines, of {sample.files:,} files: {trial}"
+    examples = [f"\n      {reason}, e.g. {_example(refused)}" for reason, refused in trial.refused.items()]
+    correct = (
+        f"correct streams.{name}.schema, add an alias, or mend what is sent; what is in quarantine by then comes back by "
+        f"`rejoin reland {name} --quarantine` (docs/quarantine.md)"
+    )
+    accepted = trial.quarantined <= trial.accepted
+    return [*findings, Finding(ok=accepted, what="".join([what, *examples]), fix=correct if examples else "")]
+
+
+def _example(refused: Refused) -> str:
+    """Place and cause, without values or a MAP's keys: these are of the events."""
+    cause = re.sub(r'\[".*"\]', "[...]", refused.detail).partition(", got ")[0]
+    keys = f" (in no column: {', '.join(refused.unnamed)})" if refused.unnamed else ""
+    return visible(f"{refused.place}: {cause}{keys}")
 
 
 def _logs(lake: Lake) -> list[Finding]:
@@ -95,19 +141,28 @@ def _source(config: Config, name: str) -> Finding:
         return _topic(source, f"streams.{name}.source")
     key = f"streams.{name}.source.path"
     try:
-        path = resolve(source.path, key)
+        directory = _local_directory(config, name)
     except RejoinError as error:
         return Finding(ok=False, what=str(error))
-    if "://" in path:
-        return Finding(ok=True, what=f"{key}: {path} (not looked into)")
-    directory = Path(path)
+    if directory is None:
+        return Finding(ok=True, what=f"{key}: {source.path} (not looked into)")
     if not directory.is_dir():
-        return Finding(ok=False, what=f"{key}: {path} is not a directory", fix="create it or correct the path")
+        return Finding(ok=False, what=f"{key}: {directory} is not a directory", fix="create it or correct the path")
     names = [p.name for p in directory.iterdir() if p.is_file() and not p.name.startswith((".", "_"))]
     unread = [n for n in names if not n.endswith(FILE_SUFFIXES)]
     if unread:
-        return Finding(ok=True, what=f"{key}: {len(unread)} files are not read, e.g. {unread[0]} (read are {FILE_NAMES})")
+        fix = f"rename what has events to {FILE_NAMES}, an event a line (docs/files.md)"
+        return Finding(ok=True, what=f"{key}: {len(unread)} files are not read, e.g. {unread[0]}", fix=fix)
     return Finding(ok=True, what=f"{key}: {len(names)} files")
+
+
+def _local_directory(config: Config, name: str) -> Path | None:
+    """The landing directory of a stream; None for a topic or a URI. Raises RejoinError where a secret is missing."""
+    source = config.streams[name].source
+    if isinstance(source, KafkaSource):
+        return None
+    path = resolve(source.path, f"streams.{name}.source.path")
+    return Path(path) if is_local(path) else None
 
 
 def _topic(source: KafkaSource, where: str) -> Finding:
