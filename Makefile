@@ -2,7 +2,7 @@
 # Two tests at once, each worker with one Spark session for all of its tests: one session by itself keeps one core and a half busy.
 WORKERS = -n 2 --dist worksteal
 
-.PHONY: help setup broker tools demo demo-kafka test slow soak bench lint format reference lock clean
+.PHONY: help setup broker tools demo demo-kafka test slow soak bench lint format reference docs lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,9 +44,12 @@ format: setup ## Let ruff format and mend
 reference: setup ## docs/configuration.md and its JSON schema, from pipelines/config
 	@.venv/bin/python -m scripts.reference
 
+docs: setup ## The documentation as a site, under ./site
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
 lock: ## Resolve the dependencies of pyproject.toml again, with hashes, for all Pythons (needs uv)
 	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --upgrade --quiet \
 	  --extra dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
 
 clean: ## Remove what the demo and the tests leave behind
-	@rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	@rm -rf demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
