@@ -135,6 +135,11 @@ def test_the_report_says_the_same_in_every_form(pipeline: Any, tmp_path: Path) -
     page = to_html(report)
     assert "1 of 9 outcomes differ" in page
     assert "<b>bad</b>" not in page
+    sections = re.findall("<details( open)?><summary><h2>(.*?)</h2>", page)
+    assert {name for unfolded, name in sections if unfolded} == {
+        *("Rows by class", "Sample of differences", "Hours of event time", "Expectations"),
+    }
+    assert {"Books", "Bronze", "Configuration and versions"} < {name for unfolded, name in sections if not unfolded}
     assert "http" not in page.replace("http://www.w3.org/", ""), "but for the names of SVG's namespaces, which nobody fetches"
     for width in (400, 1400):
         seen = look(page, width, tmp_path)

@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
+from pipelines.model.durations import format_duration
 from pipelines.model.histogram import END_OF, NAMES, Histogram
 from pipelines.monitor.lateness import Lateness
 from pipelines.reconcile.compare.diff import HourSummary
@@ -20,20 +21,22 @@ _WIDTH, _HEIGHT = 330, 200
 _MOST_HOURS = 240
 _INK, _GRID = "#7a8591", "#7a859133"
 _FIRST, _SECOND, _MARK = "#4c8bc9", "#e0913a", "#c0504d"
-_PERCENT: dict[str, Any] = {"axis": alt.Axis(format="%", tickCount=5), "title": None}
+_PERCENT = alt.Axis(format="%", tickCount=5)
+_FROM_ZERO = alt.Scale(domainMin=0)
 
 
-def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun]) -> list[tuple[str, str]]:
-    """(What it shows, SVG) for each plot that there is data for."""
+def plots(hours: list[HourSummary], lateness: Lateness, earlier: list[EarlierRun]) -> list[tuple[str, str, str]]:
+    """(What it shows, how to read it, SVG) for each plot that there is data for."""
+    delay, window = format_duration(lateness.watermark_delay), format_duration(lateness.hot_window)
     drawn = [
-        ("Outcomes by hour (or day) of event time: bars are batch, points the table", _by_hour(hours)),
-        ("Outcomes without an exposure, as a share of the table's, by hour (or day) of event time", _unattributed(hours)),
-        ("How far events are behind their stream (to the right of the line: late)", _behind(lateness)),
-        ("Outcomes that settle looked up, and those it changed, by cause", _causes(lateness)),
-        ("Attributed outcomes that a hot window of this length would cover (line: as configured)", _coverage(lateness)),
-        ("Earlier reconciliations: share of outcomes without an exposure, and of late events", _trend(earlier)),
+        ("Outcomes over time", "bars: batch; points: the table", _by_hour(hours)),
+        ("Outcomes without an exposure", "share of the outcomes in the table", _unattributed(hours)),
+        ("How far events are behind their stream", f"right of the line, the watermark delay of {delay}: late", _behind(lateness)),
+        ("What settle looked up", "and what of it changed, by cause", _causes(lateness)),
+        ("What a hot window of another length would cover", f"line: as configured, {window}", _coverage(lateness)),
+        ("Earlier reconciliations", "share of outcomes without an exposure, and of late events", _trend(earlier)),
     ]
-    return [(title, _svg(chart)) for title, chart in drawn if chart is not None]
+    return [(title, hint, _svg(chart)) for title, hint, chart in drawn if chart is not None]
 
 
 def _by_hour(hours: list[HourSummary]) -> Any:
@@ -50,7 +53,7 @@ def _unattributed(hours: list[HourSummary]) -> Any:
         return None
     frame, x = _over_time(hours)
     frame["share"] = frame["open"] / frame["table"]
-    y = alt.Y("share:Q", **_PERCENT, scale=alt.Scale(domainMin=0))
+    y = alt.Y("share:Q", title="share of outcomes", axis=_PERCENT, scale=_FROM_ZERO)
     return alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=x, y=y)
 
 
@@ -58,7 +61,7 @@ def _over_time(hours: list[HourSummary]) -> tuple[pd.DataFrame, alt.X]:
     """A row an hour, or a day where there are too many, with the axis for it."""
     frame = pd.DataFrame(
         {
-            "hour": f"{hour.event_date} {hour.hour:02d}h",
+            "hour": f"{hour.event_date} {hour.hour:02d}:00",
             "day": str(hour.event_date),
             "batch": hour.batch_rows,
             "table": hour.table_rows,
@@ -67,16 +70,16 @@ def _over_time(hours: list[HourSummary]) -> tuple[pd.DataFrame, alt.X]:
         for hour in hours
     )
     if len(frame) <= _MOST_HOURS:
-        return frame, _sparse("hour", frame)
+        return frame, _sparse("hour", frame, "hour of event time (UTC)")
     frame = frame.groupby("day", as_index=False)[["batch", "table", "open"]].sum().tail(_MOST_HOURS)
-    return frame, _sparse("day", frame)
+    return frame, _sparse("day", frame, "date of event time (UTC)")
 
 
-def _sparse(column: str, frame: pd.DataFrame) -> alt.X:
+def _sparse(column: str, frame: pd.DataFrame, title: str) -> alt.X:
     """An axis of names in the frame's order, some eight of them written."""
     names = frame[column].drop_duplicates()
     values = names[:: max(1, len(names) // 8)].tolist()
-    return alt.X(f"{column}:N", axis=alt.Axis(values=values, labelAngle=-45, title=None), sort=None)
+    return alt.X(f"{column}:N", axis=alt.Axis(values=values, labelAngle=-45), sort=None, title=title)
 
 
 def _trend(earlier: list[EarlierRun]) -> Any:
@@ -89,8 +92,9 @@ def _trend(earlier: list[EarlierRun]) -> Any:
     if len(earlier) < 2 or not rows:
         return None
     frame = pd.DataFrame(rows)
-    y = alt.Y("share:Q", **_PERCENT, scale=alt.Scale(domainMin=0))
-    return alt.Chart(frame).mark_line(point=True).encode(x=_sparse("run", frame), y=y, color=_two_colours("of"))
+    y = alt.Y("share:Q", title="share", axis=_PERCENT, scale=_FROM_ZERO)
+    x = _sparse("run", frame, "run finished (UTC)")
+    return alt.Chart(frame).mark_line(point=True).encode(x=x, y=y, color=_two_colours("of"))
 
 
 def _behind(lateness: Lateness) -> Any:
@@ -99,9 +103,16 @@ def _behind(lateness: Lateness) -> Any:
         return None
     names = _used([histogram for _, histogram in parts])
     rows = [{"behind": n, "stream": stream, "events": h.counts[n]} for stream, h in parts for n in names if h.counts.get(n)]
-    y = alt.Y("events:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(tickCount=5, format="~s"))
+    most = max(max(histogram.counts.values()) for _, histogram in parts)
+    ticks = alt.Axis(values=[10**n for n in range(len(str(most)))], format=",d")
+    y = alt.Y("events:Q", title="events (logarithmic)", scale=alt.Scale(type="symlog"), axis=ticks)
     bars = alt.Chart(pd.DataFrame(rows)).mark_bar()
-    bars = bars.encode(x=_buckets("behind", names, "behind by at most"), y=y, xOffset="stream:N", color=_two_colours("stream"))
+    bars = bars.encode(
+        x=_buckets("behind", names, "behind the greatest event time by at most"),
+        y=y,
+        xOffset="stream:N",
+        color=_two_colours("stream"),
+    )
     return alt.layer(bars, _rule(names, lateness.watermark_delay, "end"))
 
 
@@ -111,7 +122,7 @@ def _causes(lateness: Lateness) -> Any:
     order = ["looked up", "changed"]
     figures = [(c.cause, what, n) for c in lateness.causes for what, n in zip(order, (c.looked_up, c.changed), strict=True)]
     bars = alt.Chart(pd.DataFrame(figures, columns=["cause", "what", "outcomes"])).mark_bar()
-    x = alt.X("outcomes:Q", axis=alt.Axis(tickCount=4, format="~s"))
+    x = alt.X("outcomes:Q", axis=alt.Axis(tickCount=4, format=",d"))
     offset = alt.YOffset("what:N", sort=order)
     return bars.encode(y=alt.Y("cause:N", title=None), yOffset=offset, x=x, color=_two_colours("what", order))
 
@@ -121,8 +132,8 @@ def _coverage(lateness: Lateness) -> Any:
     if not names:
         return None
     frame = pd.DataFrame({"window": name, "covered": lateness.delays.share_within(END_OF[name])} for name in names)
-    y = alt.Y("covered:Q", **_PERCENT, scale=alt.Scale(domain=[0, 1]))
-    line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=_buckets("window", names, "hot window"), y=y)
+    y = alt.Y("covered:Q", title="share of attributed outcomes", axis=_PERCENT, scale=alt.Scale(domain=[0, 1]))
+    line = alt.Chart(frame).mark_line(point=True, color=_FIRST).encode(x=_buckets("window", names, "hot window (duration)"), y=y)
     return alt.layer(line, _rule(names, lateness.hot_window, "middle"))
 
 
@@ -154,6 +165,7 @@ def _svg(chart: Any) -> str:
         chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent")
         .configure_view(stroke=None)
         .configure_axis(labelColor=_INK, titleColor=_INK, gridColor=_GRID, domainColor=_INK, tickColor=_INK, labelOverlap=True)
+        .configure_axisX(titlePadding=14)  # browsers' fonts are wider than the one that it is laid out for
         .configure_legend(labelColor=_INK, titleColor=_INK)
     )
     logging.getLogger("vl_convert").setLevel(logging.ERROR)
