@@ -2,13 +2,18 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from pyspark.sql import SparkSession
 
+from pipelines.cli import main
 from pipelines.config.load import load_config
 from pipelines.config.model import Config, SparkConfig
 from pipelines.demo.broker import Broker, local_broker
@@ -16,6 +21,7 @@ from pipelines.lake.tables import Lake
 from pipelines.model.rule import PROPERTY
 from pipelines.session import spark_session
 from tests.kafka_replay import KafkaReplay
+from tests.processes import Command
 from tests.replay import Replay
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -123,6 +129,27 @@ def first_replay(spark: SparkSession, empty_lake: Path, tmp_path_factory: pytest
     root = tmp_path_factory.mktemp("first") / "run"
     shutil.copytree(empty_lake, root / "lake")
     return Replay(spark, root)
+
+
+@pytest.fixture
+def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs a command in this process, over the session that is there, as spark-submit does."""
+    on_stop = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["rejoin", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, said.out, said.err)
+
+    yield run
+    for number, handler in on_stop.items():
+        signal.signal(number, handler)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

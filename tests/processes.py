@@ -15,20 +15,21 @@ PATIENCE_SECONDS = 300
 
 # They live for seconds: most of what they would compile well, they would not run often. With one compiler alone, Java has 48 MiB
 # for compiled code, which a run of a minute fills; it then says so on standard output, and compiles no more.
-_QUICK = {
+QUICK = {
     "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
     "SPARK_CONF_DIR": str(Path(__file__).parent / "spark"),  # plans of a handful of rows are interpreted
 }
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def rejoin(*words: object) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     command = [str(REJOIN), *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=PATIENCE_SECONDS, env={**os.environ, **_QUICK}
+        command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=PATIENCE_SECONDS, env={**os.environ, **QUICK}
     )
 
 
@@ -41,7 +42,7 @@ def group_of_processes() -> Iterator[Start]:
         command = [str(REJOIN), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append(
-            subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, env={**os.environ, **_QUICK}, **pipes)
+            subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, env={**os.environ, **QUICK}, **pipes)
         )
         return running[-1]
 

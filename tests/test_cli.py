@@ -8,44 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
-from pyspark.sql import SparkSession
 
-from pipelines.cli import main
 from tests import oracle
-from tests.processes import ROOT, group_of_processes, rejoin, until
+from tests.processes import ROOT, Command, group_of_processes, rejoin, until
 
 COMMANDS = [
     *("demo", "generate", "ingest", "join", "settle", "run", "reconcile"),
     *("show", "export", "status", "explain", "doctor", "reland", "backfill", "accept-gap", "maintain"),
 ]
-
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def command(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs a command in this process, over the session that is there, as spark-submit does."""
-    on_stop = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def run(*words: object) -> "subprocess.CompletedProcess[str]":
-        monkeypatch.setattr(sys, "argv", ["rejoin", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
-
-    yield run
-    for number, handler in on_stop.items():
-        signal.signal(number, handler)
-    structlog.reset_defaults()
 
 
 def test_help_names_every_command_and_answers_at_once() -> None:

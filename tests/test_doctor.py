@@ -45,7 +45,7 @@ def test_refused_lines_by_reason_with_place_cause_and_remedy_but_no_value(pipeli
     assert "wrong_type, e.g. file-0002.jsonl line 5: seconds_watched must be INT" in found
     assert "not_json, e.g. file-0002.jsonl line 6: not one JSON object on the line" in found
     assert "missing_required, e.g. file-0002.jsonl line 7: playback_id is absent (in no column: playbackId)" in found
-    assert found.endswith("`rejoin reland playbacks --quarantine` (docs/quarantine.md)")
+    assert found.endswith("for what has been read: `rejoin reland playbacks --quarantine`")
     assert "secret" not in found
 
 

@@ -38,7 +38,8 @@ class Finding:
 
     def __str__(self) -> str:
         mark = "FAIL" if not self.ok else "note" if self.fix else "ok  "
-        return f"{mark}  {self.what}{f'; {self.fix}' if self.fix else ''}"
+        behind = "\n      " if "\n" in self.what else "; "
+        return f"{mark}  {self.what}{behind if self.fix else ''}{self.fix}"
 
 
 def examine(configuration: Callable[[], Config], lake: Callable[[Config], Lake]) -> list[Finding]:
@@ -88,8 +89,8 @@ def _sample(lake: Lake, stream: EventStream) -> list[Finding]:
     what = f"{name}: tried the newest {len(sample.lines):,} lines, of {sample.files:,} files: {trial}"
     examples = [f"\n      {reason}, e.g. {_example(refused)}" for reason, refused in trial.refused.items()]
     correct = (
-        f"correct streams.{name}.schema, add an alias, or mend what is sent; what is in quarantine by then comes back by "
-        f"`rejoin reland {name} --quarantine` (docs/quarantine.md)"
+        f"correct streams.{name}.schema, add an alias, or mend what is sent (docs/quarantine.md); "
+        f"for what has been read: `rejoin reland {name} --quarantine`"
     )
     accepted = trial.quarantined <= trial.accepted
     return [*findings, Finding(ok=accepted, what="".join([what, *examples]), fix=correct if examples else "")]
