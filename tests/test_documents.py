@@ -37,7 +37,7 @@ ELSEWHERE = {
     "rejoin accept-gap playbacks": "tests/test_kafka_gaps.py",
     "rejoin --install-completion": "tests/test_completion.py",
 }
-SMALLER = {"make demo": "rejoin demo --impressions 600 --playbacks 200 --dir HERE/demo"}
+SMALLER = {"make demo": "rejoin demo --impressions 300 --playbacks 100 --waves 1 --dir HERE/demo"}
 PLACEHOLDERS = {"STREAM": "playbacks", "PLAYBACK_ID": "p1", "D": "2026-01-31"}
 
 
