@@ -93,6 +93,12 @@ def behind_connect(session: SparkSession) -> bool:
     return "connect" in type(session).__module__
 
 
+def jvm_pid() -> int | None:
+    """The process of the JVM, where it was started here."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    return process.pid if process else None
+
+
 def _managed_elsewhere() -> bool:
     """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
     markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")

@@ -71,9 +71,11 @@ def root(
 
 
 def read_configuration(conf: Path | None, sets: list[str] | None) -> "Config":
+    from pipelines.cli.logs import configure_logs
     from pipelines.config.load import default_configuration, load_config
 
     config = load_config(conf or default_configuration(), sets or [])
+    configure_logs(config.logs)
     _places.update(_places_of(config))
     if is_local(config.lake) and not config.lake_is_catalog and Path(config.lake).is_file():
         raise ConfigError(f"lake: {config.lake} is a file; give a directory")
@@ -89,12 +91,10 @@ def _places_of(config: "Config") -> dict[str, str]:
 
 
 def open_lake(config: "Config", debug: bool) -> "Lake":
-    from pipelines.cli.logs import configure_logs
     from pipelines.lake.reader import local_reader
     from pipelines.lake.tables import Lake
     from pipelines.session import spark_session
 
-    configure_logs()
     if reader := local_reader(config, "control"):
         _check_origin(reader, config)  # before Spark starts
     return Lake(spark_session(config.spark, debug=debug), config)
@@ -205,7 +205,9 @@ def _unless_meant(code: int) -> int:
 
 
 def _fail(message: str, debug: bool) -> int:
+    from pipelines.cli.logs import say_error
+
     if debug:
         traceback.print_exc()
-    print(f"rejoin: {' '.join(message.split())}", file=sys.stderr)
+    say_error(" ".join(message.split()))
     return 2

@@ -43,10 +43,11 @@ def init(
         raise ConfigError(f"--out: {out} is there already; give another, or --force")
 
     from pipelines.cli.logs import configure_logs
+    from pipelines.config.model import LogsConfig
     from pipelines.jobs.init import Place, initialise
     from pipelines.session import spark_session
 
-    configure_logs()
+    configure_logs(LogsConfig())
     initialise(
         [Place(name=name, where=where) for name, where in pairs.items()],
         out,

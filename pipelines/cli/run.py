@@ -187,9 +187,12 @@ def run(
 def _said(quiet: bool) -> "AbstractContextManager[Say]":
     from contextlib import nullcontext
 
-    from pipelines.jobs.reporting import UNSAID, on_stderr
+    from pipelines.cli.logs import as_json
+    from pipelines.jobs.reporting import LOGGED, UNSAID, on_stderr
 
-    return nullcontext(UNSAID) if quiet else on_stderr()
+    if quiet or as_json():
+        return nullcontext(UNSAID if quiet else LOGGED)
+    return on_stderr()
 
 
 def _say_settled(result: "SettleResult") -> None:

@@ -221,6 +221,22 @@ class MetricsConfig(Model):
     """The address that it listens on: loopback, unless others may see it (`0.0.0.0`: all)."""
 
 
+class LogsConfig(Model):
+    """What is logged on stderr (docs/logs.md)."""
+
+    format: Literal["text", "json"] = "text"
+    """`json`: one object a line, with a line for each micro-batch."""
+    level: Literal["info", "warning", "error"] = "info"
+    """The least level that is logged."""
+
+
+class LineageConfig(Model):
+    """OpenLineage events of the lanes, sent where OpenLineage's own configuration says (docs/logs.md)."""
+
+    namespace: str | None = Field(default=None, min_length=1)
+    """The namespace of the jobs; null: no events."""
+
+
 class SparkConfig(Model):
     """The local session; where spark-submit or Databricks has made it, `shuffle_partitions` alone counts."""
 
@@ -255,6 +271,8 @@ class Config(Model):
     tables: TableConfig = TableConfig()
     reconcile: ReconcileConfig = ReconcileConfig()
     metrics: MetricsConfig = MetricsConfig()
+    logs: LogsConfig = LogsConfig()
+    lineage: LineageConfig = LineageConfig()
     spark: SparkConfig = SparkConfig()
     _file: Path | None = None
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from pipelines.ingest.unreadable import Reread, read_around, reread, still_unrea
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
 from pipelines.jobs.reporting import UNSAID, IngestReport, Say
-from pipelines.jobs.serving import serving
+from pipelines.jobs.serving import observed
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import LeaseError, RejoinError
 from pipelines.model.events import EventStream
@@ -40,7 +40,7 @@ _LOOK_SECONDS = 60.0
 
 def ingest(lake: Lake, config: Config, *, once: bool, say: Say = UNSAID) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
-    with open_context(lake, config) as context, nullcontext() if once else serving(context, say):
+    with open_context(lake, config) as context, observed(context, "ingest", once=once, say=say):
         ingest_in(context, once=once, say=say)
 
 

@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from pipelines.ingest.landings import Landings
 from pipelines.ingest.state import newest_ingested, read_progress
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.jobs.driving import triggered, wait
-from pipelines.jobs.serving import serving
+from pipelines.jobs.serving import observed
 from pipelines.join.heartbeats import open_heartbeats, write_heartbeats
 from pipelines.join.progress import JoinProgress, ProgressListener
 from pipelines.join.start import JoinStart, is_done, plan_start
@@ -37,12 +36,12 @@ STATE_PROVIDERS = {
 _LOOK_EVERY = timedelta(seconds=1)
 _REPORT_SECONDS = 10.0
 
-log = structlog.get_logger()
+log = structlog.get_logger(query="join")
 
 
 def join(lake: Lake, config: Config, *, once: bool) -> None:
     """Run the join: to the end of what bronze holds (`once`), or until stopped."""
-    with open_context(lake, config) as context, nullcontext() if once else serving(context):
+    with open_context(lake, config) as context, observed(context, "join", once=once):
         join_in(context, once=once)
 
 
@@ -119,7 +118,8 @@ class _Write:
         if self.landings is not None:
             self._seen = self.landings.wait(self._seen, 1.2 * self.every.total_seconds())
         phases = {"resolve": written.seconds - written.merge_seconds, "merge": written.merge_seconds}
-        note(self.run_id, batch, {**phases, "wait": time.monotonic() - clock})
+        rows = written.inserted + written.updated
+        note(self.run_id, batch, {**phases, "wait": time.monotonic() - clock}, rows_out=rows)
 
 
 @dataclass(kw_only=True)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from pipelines.config.model import Config
 from pipelines.control.lease import RELANDING, leased
 from pipelines.control.rule import require_same_rule
@@ -14,6 +16,8 @@ from pipelines.reconcile.report.history import write_history
 from pipelines.reconcile.result import Reconciliation
 from pipelines.reconcile.run import reconcile
 from pipelines.reconcile.span import Range
+
+log = structlog.get_logger()
 
 
 def run_reconcile(
@@ -32,7 +36,16 @@ def run_reconcile(
         result = reconcile(lake, config, span, run_id=run_id, reports=reports, fix=fix, judged_from=since, say=say)
         page = write_files(result, reports)
         write_history(lake, result, to_dict(result), page)
+    if config.logs.format == "json":
+        log_result(result)
     return result, page
+
+
+def log_result(result: Reconciliation) -> None:
+    figures = {"run_id": result.run_id, "verdict": result.verdict, "differences": result.differences, "repaired": result.repaired}
+    log.info("reconciled", query="reconcile", **figures)
+    for finding in result.findings:
+        log.warning("finding", query="reconcile", what=finding.what, remedy=finding.remedy)
 
 
 def report_directory(lake: Lake, config: Config) -> Path:

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import structlog
+
 from pipelines.config.model import Config
 from pipelines.config.sources import KafkaSource
 from pipelines.ingest.writer import BronzeWriter, Totals
 from pipelines.model.time import iso
 
 _EVERY_SECONDS = 60.0
+
+log = structlog.get_logger()
 
 
 class Say:
@@ -25,6 +29,16 @@ class Say:
 
 
 UNSAID = Say()
+
+
+class _Logged(Say):
+    """Logs each thing; the progress is in the lines of the micro-batches."""
+
+    def line(self, text: str) -> None:
+        log.info(text)
+
+
+LOGGED = _Logged()
 
 
 @dataclass(kw_only=True)

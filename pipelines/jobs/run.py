@@ -10,7 +10,7 @@ from pipelines.jobs.driving import wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
 from pipelines.jobs.reporting import UNSAID, Say
-from pipelines.jobs.serving import serving
+from pipelines.jobs.serving import observed
 from pipelines.jobs.settle import open_settle
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
@@ -23,7 +23,7 @@ def run_once(
 ) -> SettleResult:
     """To the end of what is there, one stage after the other; what settle did. `everything` as for settle; `stage` is told of
     each stage as it begins."""
-    with open_context(lake, config) as context:
+    with open_context(lake, config) as context, observed(context, "ingest", "join", "settle", once=True, say=say):
         stage("ingest")
         ingest_in(context, once=True, say=say)
         stage("join")
@@ -34,7 +34,7 @@ def run_once(
 
 def run_all(lake: Lake, config: Config, *, say: Say = UNSAID) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
-    with open_context(lake, config) as context, serving(context, say):
+    with open_context(lake, config) as context, observed(context, "ingest", "join", "settle", say=say):
         landings = Landings()
         ingest = start_ingest(context, once=False, landings=landings, say=say)
         writers = {writer.stream.name: writer for writer in ingest.writers}

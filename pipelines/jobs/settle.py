@@ -4,7 +4,7 @@ import time
 
 from pipelines.config.model import Config
 from pipelines.context import Context, open_context
-from pipelines.jobs.serving import serving
+from pipelines.jobs.serving import observed
 from pipelines.lake.compaction import Compaction
 from pipelines.lake.tables import Lake
 from pipelines.settle.run import Earliest, Settle, SettleResult
@@ -12,7 +12,7 @@ from pipelines.settle.run import Earliest, Settle, SettleResult
 
 def settle(lake: Lake, config: Config, *, everything: bool = False) -> SettleResult:
     """One run. With `everything` every landed outcome is settled, those above the horizon too."""
-    with open_context(lake, config) as context:
+    with open_context(lake, config) as context, observed(context, "settle", once=True):
         return open_settle(context).run(everything=everything)
 
 
@@ -23,7 +23,7 @@ def open_settle(context: Context, earliest: Earliest | None = None) -> Settle:
 
 
 def settle_forever(lake: Lake, config: Config) -> None:
-    with open_context(lake, config) as context, serving(context):
+    with open_context(lake, config) as context, observed(context, "settle"):
         lane = open_settle(context)
         compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
         while True:

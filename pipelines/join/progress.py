@@ -94,7 +94,7 @@ class JoinProgress:
     def _entry(self, progress: Mapping[str, Any]) -> Entry:
         started, batch = _micros(progress["timestamp"]), progress["batchId"]
         phases = noted(self.run_id, batch)
-        waited = phases.pop("wait", 0)
+        waited, rows_out = phases.pop("wait", 0), phases.pop("rows_out", None)
         durations = {k: int(v) for k, v in progress["durationMs"].items()}
         durations |= {k: max(0, durations[k] - waited) for k in ("addBatch", "triggerExecution") if k in durations}
         watermark = _watermark(progress)
@@ -113,6 +113,7 @@ class JoinProgress:
             finished_at=started + durations.get("triggerExecution", 0) * 1000,
             consumed=ends,
             rows_in=sum(source["numInputRows"] for source in sources.values()),
+            rows_out=rows_out,
             rows_dropped_by_watermark=dropped,
             watermark=watermark,
             horizon=self.horizon,

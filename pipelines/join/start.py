@@ -26,7 +26,7 @@ from pipelines.model.time import iso, new_run_id
 
 _UNLIMITED = str(2**31 - 1)
 
-log = structlog.get_logger()
+log = structlog.get_logger(query="join")
 
 
 @dataclass(frozen=True, kw_only=True)

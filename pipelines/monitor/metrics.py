@@ -4,10 +4,12 @@ Fed by the entries that the lanes give the ledger: one a micro-batch, or a run o
 `_total` for counters, `_timestamp_seconds` for moments. Moments that are not known yet are 0.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -33,13 +35,22 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, and of the process `jvm`, in a registry of their own."""
 
-    def __init__(self, lake: str, watermark_delay: float, streams: Iterable[str], reconciled: Reconciled = lambda: None) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        at = self.registry
+    def __init__(
+        self,
+        lake: str,
+        watermark_delay: float,
+        streams: Iterable[str],
+        reconciled: Reconciled = lambda: None,
+        jvm: int | None = None,
+    ) -> None:
+        self.registry = at = CollectorRegistry()
+        ProcessCollector(registry=at)
+        PlatformCollector(registry=at)
+        if jvm is not None:
+            ProcessCollector("jvm", lambda: jvm, registry=at)
+        Gauge("rejoin_memory_limit_bytes", "Memory of the machine, or of the container.", registry=at).set(memory_limit())
         Info("rejoin", "What runs here.", registry=at).info({"version": __version__, "lake": lake})
         self._rows = Counter("rejoin_rows", "Lines read, by stream and verdict.", ["stream", "verdict"], registry=at)
         self._newest = Gauge("rejoin_newest_event_timestamp_seconds", "Greatest accepted event time.", ["stream"], registry=at)
@@ -111,6 +122,13 @@ class Metrics:
         newest = entry.detail.get("max_event_time_us")
         if newest is not None:
             self._newest.labels(stream).set(newest / 1e6)
+
+
+def memory_limit(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes that processes here can have together."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = cgroup.read_text().strip() if cgroup.is_file() else "max"
+    return machine if limit == "max" else min(machine, int(limit))
 
 
 @contextmanager

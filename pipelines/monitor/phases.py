@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Mapping
 
-# What `foreachBatch` of the join's query took, until its progress is read. In the module, not in the function, because Spark
-# Connect pickles that, and runs it in another process: then nothing is found here, and `addBatch` stays whole.
+# What `foreachBatch` of the join's query took and wrote, until its progress is read. In the module, not in the function, because
+# Spark Connect pickles that, and runs it in another process: then nothing is found here, and `addBatch` stays whole.
 _NOTED: dict[tuple[str, int], dict[str, int]] = {}
 _LOCK = threading.Lock()
 _KEPT = 200
@@ -31,12 +31,12 @@ class Laps:
         return {name: round(value * 1000) for name, value in seconds.items()}
 
 
-def note(checkpoint: str, batch: int, seconds: Mapping[str, float]) -> None:
-    """Keep what the parts of a micro-batch took for the driver that reads its progress."""
+def note(checkpoint: str, batch: int, seconds: Mapping[str, float], *, rows_out: int) -> None:
+    """Keep what the parts of a micro-batch took, and what it wrote, for the driver that reads its progress."""
     with _LOCK:
         while len(_NOTED) >= _KEPT:
             del _NOTED[next(iter(_NOTED))]
-        _NOTED[checkpoint, batch] = {name: round(value * 1000) for name, value in seconds.items()}
+        _NOTED[checkpoint, batch] = {**{name: round(value * 1000) for name, value in seconds.items()}, "rows_out": rows_out}
 
 
 def noted(checkpoint: str, batch: int) -> dict[str, int]:
