@@ -24,8 +24,8 @@ _LOOK_SECONDS = 60.0
 
 @contextmanager
 def observed(context: Context, *lanes: str, once: bool = False, say: Say = UNSAID) -> Iterator[None]:
-    """Meanwhile, logs, lineage and, unless `once`, metrics are told what the lanes do. Raises RejoinError where the port is taken or
-    OpenLineage cannot be used."""
+    """Meanwhile, logs, lineage and, unless `once`, metrics are told what the lanes do. Raises RejoinError where the port is taken
+    or OpenLineage cannot be used."""
     streams = [stream.name for stream in context.lake.streams.both]
     queries = [query for lane in lanes for query in ([f"ingest:{name}" for name in streams] if lane == "ingest" else [lane])]
     observers: list[Observer] = []

@@ -27,6 +27,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.uuid import generate_new_uuid
 
 from pipelines import __version__
+from pipelines.config.model import Config
 from pipelines.config.sources import KafkaSource
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError, first_line, is_interrupted
@@ -77,7 +78,7 @@ class Lineage:
         self._lanes = {
             query: _Lane(
                 job=Job(namespace, f"rejoin.{query.replace(':', '.')}", {"jobType": kind}),
-                inputs=[known[table] for table in reads] or [_source(lake, query.partition(":")[2])],
+                inputs=[known[table] for table in reads] or [_source(lake.config, query.partition(":")[2])],
                 outputs={table: known[table] for table in writes},
             )
             for query, (reads, writes) in tables.items()
@@ -186,13 +187,13 @@ def _dataset(lake: Lake, table: str) -> _Dataset:
     return _Dataset(namespace=namespace, name=name, fields=fields)
 
 
-def _source(lake: Lake, stream: str) -> _Dataset:
-    config = lake.config.streams[stream]
-    if isinstance(config.source, KafkaSource):
-        namespace, name = f"kafka://{config.source.bootstrap_servers.split(',')[0].strip()}", config.source.topic
+def _source(config: Config, name: str) -> _Dataset:
+    stream = config.streams[name]
+    if isinstance(stream.source, KafkaSource):
+        named = f"kafka://{stream.source.bootstrap_servers.split(',')[0].strip()}", stream.source.topic
     else:
-        namespace, name = _named(absolute(config.source.path))
-    return _Dataset(namespace=namespace, name=name, fields=[(column.name, column.type) for column in config.columns])
+        named = _named(absolute(stream.source.path))
+    return _Dataset(namespace=named[0], name=named[1], fields=[(column.name, column.type) for column in stream.columns])
 
 
 def _named(location: str) -> tuple[str, str]:
