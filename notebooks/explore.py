@@ -1,43 +1,35 @@
 # Databricks notebook source
+# MAGIC %pip install --quiet ..
+
+# COMMAND ----------
+
 # MAGIC %md
 # MAGIC # Explore
-# MAGIC Which row of the homepage leads to playbacks, how long people take, and what is in quarantine.
+# MAGIC What leads to outcomes, how long people take, and how late events are. Reads only.
 
 # COMMAND ----------
 
 from pyspark.sql import functions as F
 
-from pipelines.notebooks import open_lake, parameters
+from pipelines.monitor.lateness import lateness_of
+from pipelines.notebooks import open_tables, widgets
+from pipelines.reconcile.report.plots import plots
 
-lake, config = open_lake(parameters(globals()))
-attributed = lake.read(lake.attributed)
-outcome_time = config.outcome.event_time
-
-# COMMAND ----------
-
-# MAGIC %md ## Attributed or not, by date and by lane
+given = widgets(dbutils, position="position")
+reader, config = open_tables(given)
+attributed = reader.lake.read(f"attributed_{config.stream_name('outcome')}")
 
 # COMMAND ----------
 
-attributed.groupBy("event_date", "attributed_by").agg(
-    F.count("*").alias("outcomes"), F.count("exposure_id").alias("attributed")
-).orderBy("event_date", "attributed_by").show()
+display(attributed.groupBy("event_date", "attributed_by").agg(F.count("*"), F.count("exposure_id")).orderBy("event_date"))
 
 # COMMAND ----------
 
-# MAGIC %md ## From exposure to outcome, in seconds
+seconds = (F.unix_micros(config.outcome.event_time) - F.unix_micros("exposure_time")) / 1e6
+by_position = attributed.where("exposure_id IS NOT NULL").groupBy(f"exposure_{given['position']}")
+display(by_position.agg(F.count("*").alias("outcomes"), F.median(seconds).alias("median_seconds")).orderBy(F.desc("outcomes")))
 
 # COMMAND ----------
 
-seconds = (F.unix_micros(outcome_time) - F.unix_micros("exposure_time")) / 1e6
-attributed.where("exposure_id IS NOT NULL").select(
-    *(F.percentile_approx(seconds, share).alias(f"p{share * 100:g}") for share in (0.5, 0.9, 0.95, 0.99))
-).show()
-
-# COMMAND ----------
-
-# MAGIC %md ## Quarantine, by reason
-
-# COMMAND ----------
-
-lake.read("quarantine").groupBy("stream", "reason").count().orderBy("stream", "reason").show(truncate=False)
+for title, drawing in plots([], lateness_of(reader, config), []):
+    displayHTML(f"<h4>{title}</h4>{drawing}")

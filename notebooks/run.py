@@ -1,28 +1,28 @@
 # Databricks notebook source
+# MAGIC %pip install --quiet ..
+
+# COMMAND ----------
+
 # MAGIC %md
 # MAGIC # Run
-# MAGIC Drain what has arrived: ingest both streams, join what is on time. Parameters: `conf`, `set` (one `key=value` a line).
-# MAGIC As a job, schedule it every few minutes, or use `run_all` for one that never ends.
+# MAGIC Ingest both streams, join what is on time, settle the rest. `mode`: to the end of what has arrived, or until stopped.
 
 # COMMAND ----------
 
-from pipelines.jobs.ingest import ingest
-from pipelines.jobs.join import join
-from pipelines.notebooks import open_lake, parameters
-
-lake, config = open_lake(parameters(globals()))
-
-# COMMAND ----------
-
-ingest(lake, config, once=True)
-
-# COMMAND ----------
-
-join(lake, config, once=True)
-
-# COMMAND ----------
-
-from pipelines.lake.reader import SparkReader
+from pipelines.jobs.run import run_all, run_once
 from pipelines.monitor.status import read_status
+from pipelines.notebooks import open_lake, open_tables, widgets
 
-print(read_status(SparkReader(lake), config).to_text())
+given = widgets(dbutils, mode=("available now", "continuous"))
+lake, config = open_lake(given)
+
+# COMMAND ----------
+
+if given["mode"] == "continuous":
+    run_all(lake, config)
+else:
+    run_once(lake, config)
+
+# COMMAND ----------
+
+print(read_status(*open_tables(given)).to_text())

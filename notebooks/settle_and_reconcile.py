@@ -1,34 +1,34 @@
 # Databricks notebook source
+# MAGIC %pip install --quiet ..
+
+# COMMAND ----------
+
 # MAGIC %md
 # MAGIC # Settle and reconcile
-# MAGIC Nightly: settle late, unmatched and missing outcomes from the lake, then compare the table with an independent batch
-# MAGIC computation. The notebook fails where differences remain, so that the job does. Widgets: `dates` (`all` or `2026-01-31`),
-# MAGIC `repair` (`yes`), beside those of every notebook.
+# MAGIC Nightly: settle every outcome, then compare the table with an independent batch computation. Fails where rows differ.
+# MAGIC `dates`: `all`, or one event date (`2026-01-31`).
 
 # COMMAND ----------
 
 from pipelines.jobs.reconcile import run_reconcile
 from pipelines.jobs.settle import settle
-from pipelines.notebooks import open_lake, parameters, reconcile_options
+from pipelines.notebooks import dates, open_lake, widgets
 from pipelines.reconcile.report import to_html, to_text
 
-lake, config = open_lake(parameters(globals()))
+given = widgets(dbutils, dates="all", repair=("no", "yes"))
+lake, config = open_lake(given)
 
 # COMMAND ----------
 
-print(settle(lake, config).causes)
+print(settle(lake, config, everything=True).causes)
 
 # COMMAND ----------
 
-result, page = run_reconcile(lake, config, **reconcile_options(globals()))
+result, page = run_reconcile(lake, config, dates(given["dates"]), fix=given["repair"] == "yes")
 print(to_text(result))
 
 # COMMAND ----------
 
-if "displayHTML" in globals():
-    displayHTML(to_html(result))
-
-# COMMAND ----------
-
+displayHTML(to_html(result))
 if not result.agrees:
-    raise RuntimeError(f"{result.differences} differences remain; see {page}, then `rejoin reconcile --repair`")
+    raise RuntimeError(f"{result.differences} differences remain; see {page}, then run this with repair: yes")

@@ -1,59 +1,61 @@
-"""What the notebooks share: parameters from widgets or the environment, and an open lake.
+"""What the notebooks share: widgets, and an open lake.
 
-On Databricks the parameters are widgets (`conf`, `set`, ...), so that a job can pass them; elsewhere environment variables
-(`REJOIN_CONF`, `REJOIN_SET`, ...). `set` holds `key=value` overrides, one a line.
+Every notebook has the widgets `conf` (a configuration file; empty: the one that is shipped) and `set` (`key=value` overrides, one
+a line), so that a job can pass them as parameters.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from pipelines.config.load import default_configuration, load_config
 from pipelines.config.model import Config
+from pipelines.lake.reader import SparkReader
 from pipelines.lake.tables import Lake
 from pipelines.model.errors import ConfigError
 from pipelines.reconcile.span import Range
 from pipelines.session import spark_session
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    conf: Path
-    overrides: tuple[str, ...] = ()
+def widgets(dbutils: Any, **own: str | tuple[str, ...]) -> dict[str, str]:
+    """Make the widgets `conf`, `set` and a notebook's `own`, by name the default or the choices (the first is the default); their
+    values. Raises ConfigError for a value that is no choice."""
+    values = {}
+    for name, default in {"conf": "", "set": "", **own}.items():
+        if isinstance(default, str):
+            dbutils.widgets.text(name, default)
+        else:
+            dbutils.widgets.dropdown(name, default[0], list(default))
+        values[name] = str(dbutils.widgets.get(name)).strip()
+        if not isinstance(default, str) and values[name] not in default:
+            raise ConfigError(f"{name}: {values[name]!r} cannot be; allowed: {', '.join(default)}")
+    return values
 
 
-def parameters(scope: Mapping[str, Any]) -> Parameters:
-    """Read the parameters; `scope` is the notebook's `globals()`, in which Databricks puts `dbutils`."""
-    conf, lines = _given(scope, "conf"), _given(scope, "set")
-    overrides = tuple(line.strip() for line in lines.splitlines() if line.strip())
-    return Parameters(conf=Path(conf) if conf else default_configuration(), overrides=overrides)
-
-
-def reconcile_options(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `run_reconcile`: `dates` is `all` (or nothing) or one event date (`2026-01-31`), `repair` is `yes`, `no`
-    or nothing. Raises ConfigError for anything else."""
-    dates, repair = _given(scope, "dates") or "all", _given(scope, "repair")
-    if repair not in ("", "yes", "no"):
-        raise ConfigError(f"repair: {repair!r} cannot be; allowed: yes, no")
-    try:
-        day = None if dates == "all" else date.fromisoformat(dates)
-    except ValueError:
-        raise ConfigError(f"dates: {dates!r} cannot be; allowed: all, a date like 2026-01-31") from None
-    return {"span": Range(first=day, last=day), "fix": repair == "yes"}
-
-
-def _given(scope: Mapping[str, Any], name: str) -> str:
-    """A widget's value, or that of the environment variable `REJOIN_<NAME>`; empty where there is none."""
-    dbutils = scope.get("dbutils")
-    if dbutils is None:
-        return os.environ.get(f"REJOIN_{name.upper()}", "").strip()
-    dbutils.widgets.text(name, "")
-    return str(dbutils.widgets.get(name)).strip()
-
-
-def open_lake(given: Parameters) -> tuple[Lake, Config]:
-    config = load_config(given.conf, given.overrides)
+def open_lake(given: Mapping[str, str]) -> tuple[Lake, Config]:
+    """The lake of the widgets' configuration, for lanes. Raises ConfigError, and RejoinError on serverless compute."""
+    config = _config(given)
     return Lake(spark_session(config.spark), config), config
+
+
+def open_tables(given: Mapping[str, str]) -> tuple[SparkReader, Config]:
+    """The same to look at only, on any compute."""
+    config = _config(given)
+    return SparkReader(Lake(SparkSession.builder.getOrCreate(), config)), config
+
+
+def dates(text: str) -> Range:
+    """Event dates: `all`, or one (`2026-01-31`). Raises ConfigError for anything else."""
+    try:
+        day = None if text == "all" else date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"dates: {text!r} cannot be; allowed: all, a date like 2026-01-31") from None
+    return Range(first=day, last=day)
+
+
+def _config(given: Mapping[str, str]) -> Config:
+    overrides = [line.strip() for line in given["set"].splitlines() if line.strip()]
+    return load_config(Path(given["conf"]) if given["conf"] else default_configuration(), overrides)

@@ -20,7 +20,7 @@ from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.config.model import SparkConfig
-from pipelines.model.errors import RejoinError
+from pipelines.model.errors import RejoinError, first_line
 
 JARS_DIR = "REJOIN_JARS"
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13:4.4.0"
@@ -67,8 +67,20 @@ def spark_session(settings: SparkConfig | None = None, *, debug: bool = False) -
         with _ending_with_us(), _quiet_jvm(debug):
             session = _local_session(settings, debug)
     for key, value in {**_SEMANTIC, **_HIDING}.items():
-        session.conf.set(key, value)
+        _set(session, key, value)
     return session
+
+
+def _set(session: SparkSession, key: str, value: str) -> None:
+    """Raises RejoinError where the session refuses, as serverless compute does most settings."""
+    try:
+        session.conf.set(key, value)
+    except Exception as error:  # the class differs between classic Spark and Connect
+        if session.conf.get(key, None) != value:
+            raise RejoinError(
+                f"{key}: this Spark refuses the value {value!r}, which results depend on ({first_line(error)}). Serverless "
+                "compute refuses most settings: use a cluster (docs/databricks.md)"
+            ) from error
 
 
 @contextmanager
@@ -88,6 +100,10 @@ def set_within(session: SparkSession, settings: Mapping[str, str]) -> Iterator[N
                 session.conf.set(key, earlier)
 
 
+def on_databricks() -> bool:
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
 def behind_connect(session: SparkSession) -> bool:
     """Whether the session is a client's of Spark Connect."""
     return "connect" in type(session).__module__
@@ -101,13 +117,13 @@ def jvm_pid() -> int | None:
 
 def _managed_elsewhere() -> bool:
     """Whether spark-submit, Databricks or Spark Connect has configured the session before us."""
-    markers = ("PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION", "SPARK_REMOTE")
-    return any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
+    markers = ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE")
+    return on_databricks() or any(name in os.environ for name in markers) or SparkSession.getActiveSession() is not None
 
 
 def _size(session: SparkSession, settings: SparkConfig) -> None:
     own = {"spark.sql.shuffle.partitions": str(settings.shuffle_partitions)} if settings.shuffle_partitions else {}
-    sizes = {} if "DATABRICKS_RUNTIME_VERSION" in os.environ else _SIZES  # it has its own, and refuses some
+    sizes = {} if on_databricks() else _SIZES  # it has its own, and refuses some
     given = {key: value for key, value in sizes.items() if session.conf.get(key, None) is None}
     for key, value in {**given, **own}.items():
         session.conf.set(key, value)

@@ -28,9 +28,9 @@ from pipelines.lake.merge import merge
 from pipelines.lake.tables import Lake, at, column_list
 from pipelines.model.events import Streams
 from pipelines.model.rule import PROPERTY
-from pipelines.session import behind_connect, set_within
+from pipelines.session import behind_connect, on_databricks, set_within
 
-# The source of a MERGE is materialised already: Delta would do it once more.
+# The source of a MERGE is materialised already: Delta would do it once more. Databricks refuses to be told so.
 _MATERIALISED = {"spark.databricks.delta.merge.materializeSource": "none"}
 
 
@@ -103,8 +103,9 @@ class AttributedSink:
         when = F.current_timestamp() if stamp is None else at(stamp)
         stamped = updates.withColumn("attributed_by", F.lit(lane)).withColumn("updated_at", when)
         own = rule_of(self.lake.config)
-        settings = {**_MATERIALISED, USER_METADATA: json.dumps({**metadata, PROPERTY: own.as_dict()}, sort_keys=True)}
-        with set_within(updates.sparkSession, settings):
+        settings = {} if on_databricks() else _MATERIALISED
+        details = json.dumps({**metadata, PROPERTY: own.as_dict()}, sort_keys=True)
+        with set_within(updates.sparkSession, {**settings, USER_METADATA: details}):
             again = partial(require_same_rule, self.lake, self.lake.config)
             condition = f"t.event_date IN ({literals}) AND {keys}"
             return merge(self.lake, self.lake.attributed, stamped, condition, clauses, again=again)

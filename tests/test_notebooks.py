@@ -1,77 +1,37 @@
-"""The notebooks run, top to bottom, as Databricks would run their cells."""
+"""What the notebooks are made of. tests/test_connect.py runs each."""
 
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.model.errors import ConfigError
-from pipelines.notebooks import reconcile_options
+from pipelines.notebooks import dates, widgets
 from pipelines.reconcile.span import Range
-from tests.builders import play, shown
+from tests.connect_trace import Widgets
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-
-
-class Widgets:
-    """Stands in for a Databricks workspace's `dbutils`, which cannot exist here."""
-
-    def __init__(self, values: dict[str, str]) -> None:
-        self.values, self.widgets = values, self
-
-    def text(self, name: str, default: str) -> None:
-        self.values.setdefault(name, default)
-
-    def get(self, name: str) -> str:
-        return self.values[name]
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 
-def run(name: str, scope: dict[str, Any]) -> dict[str, Any]:
-    source = (NOTEBOOKS / f"{name}.py").read_text()
-    assert source.startswith("# Databricks notebook source\n")
-    for cell in source.split("# COMMAND ----------"):
-        exec(compile(cell, name, "exec"), scope)
-    return scope
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_short_and_in_source_format(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) < 40
+    assert lines[:2] == ["# Databricks notebook source", "# MAGIC %pip install --quiet .."]
 
 
-@pytest.mark.slow
-def test_the_three_notebooks_in_a_row(replay: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = replay()
-    pipeline.land("impressions", [shown("a", "10:00"), shown("b", "12:00")])
-    pipeline.land("playbacks", [play("p", "10:05"), play("q", "12:05"), "nonsense"])
-    paths = [f"streams.{s}.source.path={pipeline.root}/landing/{s}" for s in ("impressions", "playbacks")]
-    overrides = "\n".join([f"lake={pipeline.root}/lake", *paths])
-    monkeypatch.setenv("REJOIN_SET", overrides)
-    run("run", {})
-    assert "settle has never run" in capsys.readouterr().out
-    pages: list[str] = []
-    run("settle_and_reconcile", {"dbutils": Widgets({"set": overrides}), "displayHTML": pages.append})
-    assert "AGREES" in capsys.readouterr().out
-    assert pages[0].startswith("<!doctype html>")
-    run("explore", {})
-    assert "not_json" in capsys.readouterr().out
+def test_a_widget_has_its_default_or_what_a_job_passes() -> None:
+    given = widgets(Widgets(set=" a=1 ", mode="continuous"), mode=("available now", "continuous"), repair=("no", "yes"))
+    assert given == {"conf": "", "set": "a=1", "mode": "continuous", "repair": "no"}
 
 
-@pytest.mark.parametrize(
-    ("given", "options"),
-    [
-        ({}, {"span": Range(), "fix": False}),
-        ({"dates": "all", "repair": "yes"}, {"span": Range(), "fix": True}),
-        (
-            {"dates": "2026-01-31", "repair": "no"},
-            {"span": Range(first=date(2026, 1, 31), last=date(2026, 1, 31)), "fix": False},
-        ),
-    ],
-)
-def test_what_a_job_asks_of_reconcile(given: dict[str, str], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reconcile_options({"dbutils": Widgets(given)}) == options
-    for name, value in given.items():
-        monkeypatch.setenv(f"REJOIN_{name.upper()}", value)
-    assert reconcile_options({}) == options
+def test_a_value_that_is_no_choice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="repair: 'maybe' cannot be; allowed: no, yes"):
+        widgets(Widgets(repair="maybe"), repair=("no", "yes"))
 
 
-@pytest.mark.parametrize("given", [{"dates": "yesterday"}, {"dates": "since-last"}, {"repair": "maybe"}])
-def test_what_a_job_cannot_ask(given: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be; allowed: "):
-        reconcile_options({"dbutils": Widgets(given)})
+def test_dates_are_all_or_one() -> None:
+    assert dates("all") == Range()
+    assert dates("2026-01-31") == Range(first=date(2026, 1, 31), last=date(2026, 1, 31))
+    with pytest.raises(ConfigError, match="dates: 'yesterday' cannot be; allowed: all, a date like 2026-01-31"):
+        dates("yesterday")

@@ -3,7 +3,8 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.session import _collector, set_within
+from pipelines.model.errors import RejoinError
+from pipelines.session import _collector, _set, set_within
 
 WHOLE_STAGE = "spark.sql.codegen.wholeStage"
 
@@ -41,3 +42,25 @@ def test_settings_are_those_of_before_after_a_failure_too(spark: SparkSession) -
     with pytest.raises(ZeroDivisionError), set_within(spark, {WHOLE_STAGE: "true" if before == "false" else "false"}):
         raise ZeroDivisionError
     assert spark.conf.get(WHOLE_STAGE) == before
+
+
+class Refusing:
+    """A session of serverless compute, which cannot exist here: settings cannot be set."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.conf, self.values = self, values
+
+    def set(self, key: str, value: str) -> None:
+        raise Exception(f"[CONFIG_NOT_AVAILABLE] Configuration {key} is not available. SQLSTATE: 42K0I")
+
+    def get(self, key: str, default: str | None) -> str | None:
+        return self.values.get(key, default)
+
+
+def test_a_session_that_refuses_what_results_depend_on_is_named_with_the_remedy() -> None:
+    with pytest.raises(RejoinError, match=r"^x\.y: this Spark refuses the value 'false'.*CONFIG_NOT_AVAILABLE.*use a cluster"):
+        _set(Refusing({"x.y": "true"}), "x.y", "false")  # type: ignore[arg-type]
+
+
+def test_one_that_has_the_value_already_may_refuse() -> None:
+    _set(Refusing({"x.y": "min"}), "x.y", "min")  # type: ignore[arg-type]

@@ -141,8 +141,9 @@ def _stop(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> NoReturn:
-    """Entry point of `rejoin`, `python -m pipelines` and spark-submit."""
+def main() -> None:
+    """Entry point of `rejoin`, `python -m pipelines`, spark-submit and Databricks' wheel tasks. Returns after a success: what calls a
+    wheel's entry point may take SystemExit for a failure."""
     sys.argv[1:] = _options_last(sys.argv[1:])
     debug = "--debug" in sys.argv
     if not debug:
@@ -154,7 +155,8 @@ def main() -> NoReturn:
     code = _guarded(lambda: app(standalone_mode=False), debug=debug)
     # Stopped once more on the way out: there is nothing left that has to end in order.
     _on_stop(lambda *_: os._exit(code))
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _on_stop(handler: Callable[[int, Any], Any]) -> None:
@@ -194,6 +196,8 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
 
 
 def _unexpected(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("pyspark", "delta"):
+        return "Spark is not installed: pip install 'rejoin[local]', or run this by spark-submit"
     return explained(error, _places) or f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
 
 

@@ -19,7 +19,6 @@ from pipelines.control.facts import Fact
 from pipelines.control.store import Control
 from pipelines.ingest.writer import BronzeWriter
 from pipelines.model.durations import micros
-from pipelines.session import behind_connect
 
 
 @dataclass(kw_only=True)
@@ -33,8 +32,6 @@ class IdleWatch:
 
     def tick(self) -> None:
         """Raise the watermark of a stream that has been silent for `idle_timeout`; looks once a trigger. Never waits."""
-        if behind_connect(self.control.lake.spark):
-            return  # there writers run in a process of its own; drains raise
         now = time.monotonic()
         if now - self._checked < self.config.trigger.every.total_seconds():
             return
@@ -54,7 +51,7 @@ class IdleWatch:
         timeout = micros(self.config.join.idle_timeout)
         for writer, other in self._pairs():
             ahead, mine = other.newest, writer.newest
-            if writer.totals.accepted or ahead is None:
+            if writer.has_accepted or ahead is None:
                 continue
             if mine is None or ahead - mine >= timeout:
                 with writer.lock:

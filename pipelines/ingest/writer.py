@@ -35,8 +35,9 @@ from pipelines.model.histogram import Histogram, cumulative
 from pipelines.model.reasons import Reason
 from pipelines.model.schemas import QUARANTINE_SCHEMA
 from pipelines.model.time import now_us
-from pipelines.monitor.ledger import Entry
+from pipelines.monitor.ledger import Entry, Ledger
 from pipelines.monitor.phases import Laps
+from pipelines.session import behind_connect
 
 # One lock a stream and process: held while a micro-batch lands. In the module, not in the writer, because Spark Connect pickles a
 # `foreachBatch` function.
@@ -88,6 +89,7 @@ class BronzeWriter:
     _state: WriterState | None = None
     _floor: int | None = None
     _begun: bool = False
+    _elsewhere: bool = False
     _lineage: str | None = None
     _offset: int = 0
     _recovery: Recovery | None = None
@@ -121,12 +123,28 @@ class BronzeWriter:
         """What the next commit meets, in microseconds; it never falls."""
         return self._floor if self._state is None else self._state.next_watermark(self._floor)
 
+    @property
+    def has_accepted(self) -> bool:
+        """Whether this run has landed an event."""
+        return self.totals.accepted > 0 or self._elsewhere
+
+    def ran_elsewhere(self, progress: StreamProgress) -> None:
+        """Take over what a copy of this writer has landed in a process of Spark Connect, as bronze tells it."""
+        self._elsewhere = progress.version > self.progress.version
+        self._state = progress.state
+
     def raise_floor(self, value: int) -> None:
         self._floor = max(value, self._floor or value)
 
     def __call__(self, parsed: DataFrame, micro_batch: int) -> None:
+        lake = self.lake.with_session(parsed.sparkSession)
         with self.lock, self.landings.landing():
-            self._land(self.lake.with_session(parsed.sparkSession), parsed, micro_batch)
+            self._land(lake, parsed, micro_batch)
+        if behind_connect(lake.spark):  # in a process of its own, which nobody asks for entries
+            ledger = Ledger(lake)
+            ledger.add(*self.entries)
+            ledger.flush()
+            self.entries.clear()
 
     def _begin(self, lake: Lake, micro_batch: int) -> None:
         """The first micro-batch of a run tells whether the checkpoint goes on where bronze is."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -19,6 +19,15 @@ def triggered(writer: DataStreamWriter, every: timedelta, *, once: bool = False)
     if once:
         return writer.trigger(availableNow=True)
     return writer.trigger(processingTime=f"{max(0, round(every.total_seconds() * 1000))} milliseconds")
+
+
+def in_rounds(every: timedelta, drain: Callable[[], object]) -> NoReturn:
+    """Call `drain` so often, for ever. For Spark Connect, which runs `foreachBatch` in processes of its own: the lanes here can
+    neither hand each other what they know, nor see that a stream is idle. A drain reads both from the lake."""
+    while True:
+        clock = time.monotonic()
+        drain()
+        time.sleep(max(0.0, every.total_seconds() - (time.monotonic() - clock)))
 
 
 def wait(

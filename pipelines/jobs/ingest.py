@@ -27,7 +27,7 @@ from pipelines.ingest.sources.files import landing_directory
 from pipelines.ingest.state import read_progress
 from pipelines.ingest.unreadable import Reread, read_around, reread, still_unreadable, waiting
 from pipelines.ingest.writer import BronzeWriter
-from pipelines.jobs.driving import triggered, wait
+from pipelines.jobs.driving import in_rounds, triggered, wait
 from pipelines.jobs.reporting import UNSAID, IngestReport, Say
 from pipelines.jobs.serving import observed
 from pipelines.lake.tables import Lake
@@ -41,7 +41,10 @@ _LOOK_SECONDS = 60.0
 def ingest(lake: Lake, config: Config, *, once: bool, say: Say = UNSAID) -> None:
     """Run both ingest queries: to the end of what is there (`once`), or until stopped."""
     with open_context(lake, config) as context, observed(context, "ingest", once=once, say=say):
-        ingest_in(context, once=once, say=say)
+        if once or not behind_connect(lake.spark):
+            ingest_in(context, once=once, say=say)
+        else:
+            in_rounds(config.trigger.every, partial(ingest_in, context, once=True, say=say))
 
 
 def ingest_in(context: Context, *, once: bool, say: Say = UNSAID) -> None:
@@ -50,6 +53,8 @@ def ingest_in(context: Context, *, once: bool, say: Say = UNSAID) -> None:
     try:
         with failures_explained(context):
             wait(lane.queries, partial(lane.tick, idle=not once), drain=once)
+        if behind_connect(context.lake.spark):
+            lane.ran_elsewhere()
     finally:
         lane.close()
     lane.watch.drained()
@@ -76,6 +81,12 @@ class IngestLane:
             # Each costs some reading.
             self._look_at = time.monotonic() + _LOOK_SECONDS * max(1, min(60, waiting))
         self.context.tick()
+
+    def ran_elsewhere(self) -> None:
+        """Learn from bronze what landed: Spark Connect runs `foreachBatch` in processes of its own."""
+        lake, delay = self.context.lake, self.context.config.join.watermark_delay
+        for writer in self.writers:
+            writer.ran_elsewhere(read_progress(lake, writer.stream, self.context.facts, delay))
 
     def close(self) -> None:
         """Hand over what landed last, and say what came of all lines."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pipelines.config.model import Config
 from pipelines.context import open_context
 from pipelines.ingest.landings import Landings
-from pipelines.jobs.driving import wait
+from pipelines.jobs.driving import in_rounds, wait
 from pipelines.jobs.ingest import failures_explained, ingest_in, start_ingest
 from pipelines.jobs.join import Ingest, join_in, start_join
 from pipelines.jobs.reporting import UNSAID, Say
@@ -35,13 +35,23 @@ def run_once(
 def run_all(lake: Lake, config: Config, *, say: Say = UNSAID) -> None:
     """Until stopped. The streaming queries run in Spark's own threads; settle runs between looks at their progress."""
     with open_context(lake, config) as context, observed(context, "ingest", "join", "settle", say=say):
+        compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
+        if behind_connect(lake.spark):
+            settle = open_settle(context)
+
+            def drain() -> None:
+                ingest_in(context, once=True, say=say)
+                join_in(context, once=True)
+                settle.run()
+                compaction.tick()
+                context.tick()
+
+            in_rounds(config.trigger.every, drain)
         landings = Landings()
         ingest = start_ingest(context, once=False, landings=landings, say=say)
         writers = {writer.stream.name: writer for writer in ingest.writers}
-        elsewhere = behind_connect(lake.spark)  # Spark Connect runs `foreachBatch` in a process of its own
-        join = start_join(context, ingest=None if elsewhere else Ingest(writers=writers, landings=landings))
-        settle = open_settle(context, None if elsewhere else lambda stream, batches: writers[stream].earliest_of(batches))
-        compaction = Compaction(lake=lake, horizon=lambda: context.facts.horizon, every=config.tables.compact_every)
+        join = start_join(context, ingest=Ingest(writers=writers, landings=landings))
+        settle = open_settle(context, lambda stream, batches: writers[stream].earliest_of(batches))
         due = time.monotonic() + config.settle.every.total_seconds()
 
         def tick() -> None:
