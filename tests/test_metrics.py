@@ -1,6 +1,7 @@
 """Metrics for Prometheus, the probe, and what is made of them: alerts and dashboard, by Prometheus' own tools."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -105,6 +106,23 @@ def test_before_anything_has_run_counters_are_there_and_moments_are_0() -> None:
     assert found['rejoin_rows_total{stream="plays",verdict="quarantined"}'] == 0
     assert found["rejoin_rows_dropped_by_watermark_total"] == 0
     assert found["rejoin_last_reconciliation_timestamp_seconds"] == 0
+
+
+def test_at_a_start_the_horizon_is_known_and_the_jvm_has_its_memory() -> None:
+    told = Metrics("./lake", 600.0, ["plays"], jvm=os.getpid(), horizon=90 * SECOND)
+    with served(ANY_PORT, told) as port:
+        found = values(asked(port, "/metrics")[1])
+    assert found["rejoin_horizon_timestamp_seconds"] == 90
+    assert 0 < found["jvm_process_resident_memory_bytes"] < found["rejoin_memory_limit_bytes"]
+
+
+def test_the_memory_of_a_container_is_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    unlimited = metrics.memory_limit(file)
+    file.write_text("max\n")
+    assert metrics.memory_limit(file) == unlimited
+    file.write_text("1048576\n")
+    assert metrics.memory_limit(file) == 1048576
 
 
 def test_names_and_units_are_as_prometheus_wants_them(exposition: str) -> None:

@@ -43,7 +43,7 @@ def observed(context: Context, *lanes: str, once: bool = False, say: Say = UNSAI
 @contextmanager
 def _metrics(context: Context, streams: Sequence[str], say: Say) -> Iterator[Metrics]:
     config, delay = context.config, context.config.join.watermark_delay.total_seconds()
-    metrics = Metrics(context.lake.root, delay, streams, _Reconciled(context).look, jvm_pid())
+    metrics = Metrics(context.lake.root, delay, streams, _Reconciled(context).look, jvm_pid(), context.facts.horizon)
     with served(config.metrics, metrics) as port:
         say.line(f"metrics: http://{config.metrics.address}:{port}/metrics")
         yield metrics

@@ -35,7 +35,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The metrics of one process, and of the process `jvm`, in a registry of their own."""
+    """The metrics of one process, and of the process `jvm`, in a registry of their own. `horizon` is that of the start, in
+    microseconds."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Metrics:
         streams: Iterable[str],
         reconciled: Reconciled = lambda: None,
         jvm: int | None = None,
+        horizon: int | None = None,
     ) -> None:
         self.registry = at = CollectorRegistry()
         ProcessCollector(registry=at)
@@ -61,6 +63,7 @@ class Metrics:
         )
         self._last = Gauge("rejoin_last_micro_batch_timestamp_seconds", "End of the last one.", ["query"], registry=at)
         self._horizon = Gauge("rejoin_horizon_timestamp_seconds", "Up to where the join has finished.", registry=at)
+        self._horizon.set((horizon or 0) / 1e6)
         Gauge("rejoin_watermark_delay_seconds", "As configured.", registry=at).set(watermark_delay)
         self._dropped = Counter("rejoin_rows_dropped_by_watermark", "Must be 0.", registry=at)
         self._state_rows = Gauge("rejoin_state_rows", "Rows of the join's state.", registry=at)
