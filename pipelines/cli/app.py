@@ -142,8 +142,8 @@ def _stop(signum: int, frame: object) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point of `rejoin`, `python -m pipelines`, spark-submit and Databricks' wheel tasks. Returns after a success: what calls a
-    wheel's entry point may take SystemExit for a failure."""
+    """Entry point of `rejoin`, `python -m pipelines`, spark-submit and Databricks' wheel tasks. Returns after a success: what
+    calls a wheel's entry point may take SystemExit for a failure."""
     sys.argv[1:] = _options_last(sys.argv[1:])
     debug = "--debug" in sys.argv
     if not debug:
