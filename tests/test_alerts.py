@@ -41,8 +41,8 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 
 def export(port: int) -> None:
-    """Serve metrics of a pipeline in trouble. The join falls behind, drops rows, and doubles its state every two seconds. The loop
-    stands still, memory is full, and the last reconciliation differs."""
+    """Serve metrics of a pipeline in trouble. The join falls behind, drops rows, and doubles its state every two seconds.
+    The loop stands still, memory is full, and the last reconciliation differs."""
     long_ago, start = time.time() - STALLED_SECONDS - 1, now_us()
     with patch("time.time", lambda: long_ago), patch.object(metrics, "memory_limit", lambda: 2**20):
         told = Metrics("./lake", 600.0, ["plays"], lambda: (time.time(), False), os.getpid())

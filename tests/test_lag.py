@@ -226,8 +226,8 @@ def test_laps_add_up_to_what_was_timed() -> None:
 
 def test_what_is_noted_is_read_once_and_not_kept_for_ever() -> None:
     for batch in range(300):
-        note("checkpoint", batch, {"merge": 0.25})
-    assert noted("checkpoint", 299) == {"merge": 250}
+        note("checkpoint", batch, {"merge": 0.25}, rows_out=7)
+    assert noted("checkpoint", 299) == {"merge": 250, "rows_out": 7}
     assert noted("checkpoint", 299) == {}
     assert noted("checkpoint", 0) == {}, "long gone"
 
