@@ -2,7 +2,7 @@
 # Two tests at once, each worker with one Spark session for all of its tests: one session by itself keeps one core and a half busy.
 WORKERS = -n 2 --dist worksteal
 
-.PHONY: help setup broker tools demo demo-kafka test slow soak bench lint format reference docs lock clean
+.PHONY: help setup broker tools demo demo-kafka test slow soak bench lint format reference docs dist lock clean
 
 help: ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ reference: setup ## docs/configuration.md and its JSON schema, from pipelines/co
 
 docs: setup ## The documentation as a site, under ./site
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+dist: setup ## The wheel, and an archive of its locked dependencies for clusters, under ./dist
+	@scripts/dist
 
 lock: ## Resolve the dependencies of pyproject.toml again, with hashes, for all Pythons (needs uv)
 	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --upgrade --quiet \

@@ -4,6 +4,6 @@ from pathlib import Path
 
 from setuptools import setup
 
-FOLDERS = ("conf", "conf/expectations")
+FOLDERS = ("conf", "conf/expectations", "conf/monitoring")
 
-setup(data_files=[(f"share/rejoin/{folder}", sorted(str(path) for path in Path(folder).glob("*.yml"))) for folder in FOLDERS])
+setup(data_files=[(f"share/rejoin/{folder}", sorted(str(path) for path in Path(folder).glob("*.*"))) for folder in FOLDERS])
