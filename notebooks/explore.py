@@ -31,5 +31,5 @@ display(by_position.agg(F.count("*").alias("outcomes"), F.median(seconds).alias(
 
 # COMMAND ----------
 
-for title, drawing in plots([], lateness_of(reader, config), []):
-    displayHTML(f"<h4>{title}</h4>{drawing}")
+for title, hint, drawing in plots([], lateness_of(reader, config), []):
+    displayHTML(f"<h4>{title}</h4>{hint}<br>{drawing}")
