@@ -1,8 +1,14 @@
 """deploy/, docs/deploy.md and the wheel: each command, setting and version in them is real."""
 
+import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+import venv
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,9 @@ from typer.main import get_command
 
 from pipelines.cli.app import app
 from pipelines.config.load import load_config
-from tests.processes import ROOT
+from tests import oracle
+from tests.builders import play, shown
+from tests.processes import QUICK, ROOT
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
@@ -99,3 +107,47 @@ def test_the_image_copies_what_its_context_has() -> None:
     assert sources == {line.removeprefix("!") for line in kept}
     made = ("dist/", ".venv/")  # by `make dist`
     assert all((ROOT / source).is_file() for source in sources if not source.startswith(made))
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_outside_the_checkout_by_the_configuration_that_it_brings(tmp_path: Path) -> None:
+    source, home = tmp_path / "source", tmp_path / "home"
+    source.mkdir()
+    for name in ("pipelines", "conf"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], check=True)
+    venv.create(home)
+    python = home / "bin" / "python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", *tmp_path.glob("*.whl")], check=True)
+    packages = next(home.glob("lib/python*/site-packages"))
+    (packages / "dependencies.pth").write_text(f"{Path(pyspark.__file__).parent.parent}\n")
+
+    def rejoin(*words: str) -> str:
+        env = {**os.environ, **QUICK, "REJOIN_JARS": str(Path(sys.prefix) / "rejoin-jars")}
+        done = subprocess.run(
+            [home / "bin" / "rejoin", *words], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    asked = [python, "-c", "import pipelines; print(pipelines.__file__)"]
+    where = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert where.stdout.startswith(str(packages))
+    impressions = [shown("i1", "10:00"), shown("i2", "10:20", who="w2")]
+    playbacks = [play("p1", "10:01"), play("p2", "19:00"), play("p3", "10:30", who="w2")]
+    for name, events in (("impressions", impressions), ("playbacks", playbacks)):
+        folder = tmp_path / "landing" / name
+        folder.mkdir(parents=True)
+        (folder / "a.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    rejoin("run", "--once", "--all")
+    rejoin("export", "attributed_playbacks", "--out", "table.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
+    expected = oracle.attribute(playbacks, impressions, window=timedelta(hours=6))
+    assert {row["playback_id"]: row["exposure_id"] for row in rows} == {id: row["exposure_id"] for id, row in expected.items()}
+    for name in ("conf/expectations", "conf/monitoring"):
+        assert sorted(path.name for path in (home / "share" / "rejoin" / name).iterdir()) == sorted(
+            path.name for path in (ROOT / name).iterdir()
+        )
