@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.cli.causes import explained
-from pipelines.model.errors import first_line
+from pipelines.model.errors import RejoinError, first_line
 
 LOST = (
     "org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 7.0 failed 1 times, most "
@@ -60,3 +60,24 @@ def test_a_place_that_cannot_be_used_is_named_with_cause_and_remedy(tmp_path: Pa
     assert str(explained(full, {"lake": "/", "checkpoints": str(tmp_path)})).startswith(
         f"checkpoints ({tmp_path}): no space left"
     )
+
+
+WORKER = "An exception was thrown from the Python worker:\nTraceback (most recent call last):\n  File"
+MISMATCH = (
+    "PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than that in driver: 3.11, "
+    "PySpark cannot run with different minor versions.\nPlease check environment variables PYSPARK_PYTHON and PYSPARK_DRIVER_PYTHON"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (MISMATCH, "executors run Python 3.12, the driver 3.11: give both the same"),
+        ("ModuleNotFoundError: No module named 'fastavro'", "executors' Python lacks a package (No module named 'fastavro')"),
+    ],
+)
+def test_the_python_of_executors_is_named_with_a_remedy(said: str, line: str) -> None:
+    error = RejoinError("query ingest:plays stopped: An exception was thrown from the Python worker:")
+    error.__cause__ = Exception(f"[STREAM_FAILED] Query [id = 1] terminated with exception: {WORKER}\n{said}")
+    assert str(explained(error, {})).startswith(line)
+    assert explained(Exception("ModuleNotFoundError: No module named 'fastavro'"), {}) is None

@@ -1,5 +1,5 @@
 """Errors that come from where a command works: a file in place of a directory, a disk that is full or read-only, a store that
-Spark has no client for. What Spark says of these names neither the setting nor the remedy."""
+Spark has no client for, executors with another Python. What Spark says of these names neither the setting nor the remedy."""
 
 import os
 import re
@@ -11,6 +11,11 @@ from pipelines.model.paths import is_local
 
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _NO_CLIENT = re.compile(r'No FileSystem for scheme "(\w+)"|Class org\.apache\.hadoop\.fs\.(\w+)\.\S+ not found')
+_OTHER_PYTHON = re.compile(
+    r"\[PYTHON_VERSION_MISMATCH\] Python in worker .*?: ([\d.]+) than .*?driver: ([\d.]+)"
+)
+_LACKING_PYTHON = re.compile(r"from the Python worker:.*?\bModuleNotFoundError: (No module named '[\w.]+')", re.S)
+_ARCHIVE = "e.g. by the archive that `make dist` makes (docs/deploy.md, Standalone and YARN)"
 _NOT_WRITTEN = re.compile(
     r"DELTA_CANNOT_CREATE_LOG_PATH|Read-only file system|Permission denied|Mkdirs failed|Not a directory|ParentNotDirectory"
     r"|FileAlreadyExists|NotADirectory|PermissionError"
@@ -19,8 +24,8 @@ _ENOUGH_BYTES = 2**24
 
 
 def explained(error: BaseException, places: Mapping[str, str]) -> str | None:
-    """One line that names place, cause and remedy; None where the error does not come from one of the `places` (by key of the
-    configuration the path)."""
+    """One line that names place, cause and remedy; None where the error comes neither from one of the `places` (by key of the
+    configuration the path) nor from executors' Python."""
     said = "\n".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
     local = {key: _nearest(Path(path)) for key, path in places.items() if is_local(path)}
     if _FULL.search(said):
@@ -40,6 +45,14 @@ def explained(error: BaseException, places: Mapping[str, str]) -> str | None:
                 return f"{key} ({places[key]}): {path} is a file, not a directory; name another path"
             if not os.access(path, os.W_OK):
                 return f"{key} ({places[key]}): {path} cannot be written (read-only, or no permission); name another path"
+    return _of_executors(said)
+
+
+def _of_executors(said: str) -> str | None:
+    if other := _OTHER_PYTHON.search(said):
+        return f"executors run Python {other[1]}, the driver {other[2]}: give both the same, {_ARCHIVE}"
+    if lacking := _LACKING_PYTHON.search(said):
+        return f"executors' Python lacks a package ({lacking[1]}): give it Rejoin's, {_ARCHIVE}"
     return None
 
 
