@@ -11,9 +11,7 @@ from pipelines.model.paths import is_local
 
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _NO_CLIENT = re.compile(r'No FileSystem for scheme "(\w+)"|Class org\.apache\.hadoop\.fs\.(\w+)\.\S+ not found')
-_OTHER_PYTHON = re.compile(
-    r"\[PYTHON_VERSION_MISMATCH\] Python in worker .*?: ([\d.]+) than .*?driver: ([\d.]+)"
-)
+_OTHER_PYTHON = re.compile(r"\[PYTHON_VERSION_MISMATCH\] Python in worker .*?: ([\d.]+) than .*?driver: ([\d.]+)")
 _LACKING_PYTHON = re.compile(r"from the Python worker:.*?\bModuleNotFoundError: (No module named '[\w.]+')", re.S)
 _ARCHIVE = "e.g. by the archive that `make dist` makes (docs/deploy.md, Standalone and YARN)"
 _NOT_WRITTEN = re.compile(
