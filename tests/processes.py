@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 REJOIN = Path(sys.executable).parent / "rejoin"
@@ -34,16 +36,16 @@ def rejoin(*words: object) -> "subprocess.CompletedProcess[str]":
 
 
 @contextmanager
-def group_of_processes() -> Iterator[Start]:
-    """Starts commands, each in a process group of its own, which does not outlive the context."""
+def group_of_processes(logs: Path | None = None) -> Iterator[Start]:
+    """Starts commands of Rejoin; with a directory for `logs`, whatever programs, whose output is there. Each is in a process
+    group of its own, which does not outlive the context."""
     running: list[Process] = []
 
     def start(*words: object) -> Process:
-        command = [str(REJOIN), *map(str, words)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running.append(
-            subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, env={**os.environ, **QUICK}, **pipes)
-        )
+        command = [str(word) for word in (words if logs else (REJOIN, *words))]
+        with (logs / f"{len(running)}.log").open("w") if logs else nullcontext(subprocess.PIPE) as out:
+            options: dict[str, Any] = {"stdout": out, "stderr": out, "env": {**os.environ, **QUICK}}
+            running.append(subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, **options))
         return running[-1]
 
     try:
@@ -53,6 +55,13 @@ def group_of_processes() -> Iterator[Start]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], process: Process) -> None:

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -14,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -26,7 +23,7 @@ from pipelines.monitor import metrics
 from pipelines.monitor.ledger import Entry
 from pipelines.monitor.metrics import STALLED_SECONDS, Metrics, served
 from tests.builders import play, shown
-from tests.processes import PATIENCE_SECONDS, QUICK, REJOIN, ROOT
+from tests.processes import PATIENCE_SECONDS, REJOIN, ROOT, Start, free_port, group_of_processes
 
 ALERTS = ROOT / "conf" / "monitoring" / "alerts.yml"
 INGEST = {"RejoinNoProgress", "RejoinQuarantineRate", "RejoinReconciliationMissing"}
@@ -36,8 +33,6 @@ EXPORTER = {
 }
 # Durations are shortened, thresholds are not.
 SHORT = {"for: ": "5s", "[": "20s", "offset ": "5s"}
-
-Start = Callable[..., subprocess.Popen[bytes]]
 
 
 def export(port: int) -> None:
@@ -55,30 +50,10 @@ def export(port: int) -> None:
             time.sleep(1)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts programs, each in a process group of its own, which does not outlive the test."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def launch(*words: object) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{len(running)}.log").open("wb") as log:
-            options: dict[str, Any] = {"stdout": log, "stderr": log, "env": {**os.environ, **QUICK}}
-            running.append(subprocess.Popen([str(word) for word in words], cwd=ROOT, start_new_session=True, **options))
-        return running[-1]
-
-    try:
+    with group_of_processes(tmp_path) as launch:
         yield launch
-    finally:
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def asked(port: int, path: str) -> str | None:

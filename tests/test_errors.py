@@ -81,3 +81,10 @@ def test_the_python_of_executors_is_named_with_a_remedy(said: str, line: str) ->
     error.__cause__ = Exception(f"[STREAM_FAILED] Query [id = 1] terminated with exception: {WORKER}\n{said}")
     assert str(explained(error, {})).startswith(line)
     assert explained(Exception("ModuleNotFoundError: No module named 'fastavro'"), {}) is None
+
+
+def test_a_python_without_spark_is_told_how_to_get_it() -> None:
+    assert explained(ModuleNotFoundError("No module named 'pyspark.sql'", name="pyspark.sql"), {}) == (
+        "Spark is not installed: pip install 'rejoin[local]', or run this by spark-submit"
+    )
+    assert explained(ModuleNotFoundError("No module named 'numbers2'", name="numbers2"), {}) is None

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,13 +15,11 @@ import pytest
 from pipelines.control.store import read_facts
 from tests import oracle
 from tests.builders import play, shown
-from tests.processes import Process, group_of_processes, until
+from tests.processes import Process, free_port, group_of_processes, until
 
 # What a stream's reading, or how its lines were judged, reads like on stderr.
 SAID = r"(impressions|playbacks): (reading /\S+|.*\d+ read = \d+ accepted \(\d+ late\) \+ 0 quarantined.*)|metrics: http://\S+"
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    PORT = free.getsockname()[1]
+PORT = free_port()
 
 
 def shown_by_metrics() -> dict[str, float]:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -19,16 +18,10 @@ import pytest
 
 from tests import oracle
 from tests.builders import play, shown
-from tests.processes import PATIENCE_SECONDS, ROOT, rejoin
+from tests.processes import PATIENCE_SECONDS, ROOT, free_port, rejoin
 
 HOME = Path(pyspark.__file__).parent
 MASTER, WORKER = "org.apache.spark.deploy.master.Master", "org.apache.spark.deploy.worker.Worker"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def server(stack: ExitStack, log: Path, said: str, *words: object) -> None:

@@ -196,8 +196,6 @@ def _guarded(command: Callable[[], Any], *, debug: bool) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("pyspark", "delta"):
-        return "Spark is not installed: pip install 'rejoin[local]', or run this by spark-submit"
     return explained(error, _places) or f"{first_line(error)} (a bug, or an environment we do not know: see --debug)"
 
 

@@ -1,5 +1,6 @@
 """Errors that come from where a command works: a file in place of a directory, a disk that is full or read-only, a store that
-Spark has no client for, executors with another Python. What Spark says of these names neither the setting nor the remedy."""
+Spark has no client for, a Python without Spark, executors with another Python. What is said of these names neither the setting
+nor the remedy."""
 
 import os
 import re
@@ -23,7 +24,7 @@ _ENOUGH_BYTES = 2**24
 
 def explained(error: BaseException, places: Mapping[str, str]) -> str | None:
     """One line that names place, cause and remedy; None where the error comes neither from one of the `places` (by key of the
-    configuration the path) nor from executors' Python."""
+    configuration the path) nor from a Python here or on executors."""
     said = "\n".join(f"{type(each).__name__}: {each}" for each in (error, error.__cause__) if each is not None)
     local = {key: _nearest(Path(path)) for key, path in places.items() if is_local(path)}
     if _FULL.search(said):
@@ -43,10 +44,12 @@ def explained(error: BaseException, places: Mapping[str, str]) -> str | None:
                 return f"{key} ({places[key]}): {path} is a file, not a directory; name another path"
             if not os.access(path, os.W_OK):
                 return f"{key} ({places[key]}): {path} cannot be written (read-only, or no permission); name another path"
-    return _of_executors(said)
+    return _of_python(error, said)
 
 
-def _of_executors(said: str) -> str | None:
+def _of_python(error: BaseException, said: str) -> str | None:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("pyspark", "delta"):
+        return "Spark is not installed: pip install 'rejoin[local]', or run this by spark-submit"
     if other := _OTHER_PYTHON.search(said):
         return f"executors run Python {other[1]}, the driver {other[2]}: give both the same, {_ARCHIVE}"
     if lacking := _LACKING_PYTHON.search(said):
